@@ -1,0 +1,239 @@
+"""Turns a composed configuration into the parts of a run: the only place that instantiates.
+
+Parts hold no state, so building them twice (once to check, once to train) costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from progtrain.command_line import signatures, tree
+from progtrain.command_line.targets import locate, plugins_in
+from progtrain.command_line.typos import suggestion
+from progtrain.errors import ConfigError, ProgtrainError, SettingError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from progtrain.contracts import AtGrowth, Data, Growth, Hardware, OptimizerRecipe, Shape, Warmup
+    from progtrain.settings import Checkpoints, Stopping, Training
+
+_SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
+
+
+@dataclass(frozen=True)
+class ModelFactory:
+    """Builds the network at a size; called with nothing it builds the full one."""
+
+    config: DictConfig  # all of it, so that references out of `model` lead somewhere
+
+    def __call__(self, start: Mapping[str, int | float]) -> nn.Module:
+        """The network with settings `start`, where 0.5 is half of the full setting."""
+        config = copy.deepcopy(self.config)
+        takes = self._takes()
+        OmegaConf.set_struct(config.model, False)
+        for name, value in start.items():
+            config.model[name] = self._size(name, value, takes)
+        return _make(config, "model")
+
+    def _takes(self) -> Mapping[str, object]:
+        """What the model's class takes, with the default of each."""
+        name = tree.value_at(self.config, "model._target_")
+        takes = signatures.parameters(locate(name, plugins_in(self.config))) or {}
+        return {key: parameter.default for key, parameter in takes.items()}
+
+    def _size(self, name: str, value: int | float, takes: Mapping[str, object]) -> object:
+        """`value` of a setting, a share of the full one as a number of its own."""
+        setting = f"growth.start.{name}"
+        known = {**takes, **{str(key): None for key in self.config.model}}
+        if name not in known or name.startswith("_"):
+            near = suggestion(setting, [f"growth.start.{key}" for key in known])
+            raise ConfigError(f"Unknown setting {setting!r}: no setting of the model.{near}")
+        full = tree.value_at(self.config, f"model.{name}")
+        full = takes.get(name) if full is None else full
+        if not isinstance(value, float):
+            return value
+        if value >= 1 and float(value).is_integer():
+            return int(value)
+        if not 0 < value < 1:
+            raise ConfigError(
+                f"{setting} must be a whole number or a share in (0, 1), got {value}."
+            )
+        if isinstance(full, list | tuple):
+            return [_share(value, item, setting) for item in full]
+        return _share(value, full, setting)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a run is made of, chosen and checked."""
+
+    model_factory: Callable[[Mapping[str, int | float]], nn.Module]
+    data: Data
+    growth: Growth
+    warmup: Warmup
+    scheduler: Shape
+    at_growth: AtGrowth
+    optimizer: OptimizerRecipe
+    hardware: Hardware
+    train: Training
+    stop: Stopping
+    checkpoint: Checkpoints
+    seed: int
+    resume: bool
+    config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
+    choices: dict[str, str]  # group -> option
+
+
+def build(composed: DictConfig) -> Parts:
+    """Check once more and build; raises `ConfigError` with all that is wrong."""
+    config = copy.deepcopy(composed)
+    findings = signatures.check(config)
+    problems = [finding.problem for finding in findings if finding.problem]
+    if not problems:
+        settle(config, findings)
+        problems = refusals(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    names = ("data", "growth", "warmup", "scheduler", "at_growth", "optimizer", "hardware")
+    names += ("train", "stop", "checkpoint")
+    return Parts(
+        model_factory=ModelFactory(config),
+        seed=int(config.seed),
+        resume=config.get("resume") is True,
+        config=resolved(config),
+        choices=_choices(),
+        **{name: _make(config, name) for name in names},
+    )
+
+
+def settle(config: DictConfig, findings: list[signatures.Finding]) -> None:
+    """Store values in the type that their class declares: 1000 for 1e3."""
+    for finding in findings:
+        if not finding.problem:
+            OmegaConf.update(config, finding.setting, finding.fitted, merge=False)
+
+
+def refusals(config: DictConfig, relevant: Callable[[str], bool] = lambda _: True) -> list[str]:
+    """What the parts themselves refuse, each with its full name; nothing is kept or started."""
+    told: dict[str, str] = {}
+    for path, node in tree.targets(tree.raw(config)):
+        blamed = [
+            name for name in told if _within(name, path) or any(map(_holds(name), _links(node)))
+        ]
+        if blamed or not relevant(path) or _within(path, "model") or not _is_cheap(config, path):
+            continue
+        try:
+            _make(config, path)
+        except ProgtrainError as error:
+            told[path] = str(error)
+    problems = list(told.values())
+    if not told and relevant("model"):
+        problems += _model_refusals(config)
+    return problems
+
+
+def _model_refusals(config: DictConfig) -> list[str]:
+    """Build the first and the full network without memory, for what their classes refuse."""
+    import torch
+
+    problems: list[str] = []
+    try:
+        factory, growth = ModelFactory(config), _make(config, "growth")
+        sizes: list[Mapping[str, int | float]] = [{}, growth.start]
+    except Exception:
+        return problems  # a class of the user's that only a run can build
+    for size in sizes:
+        try:
+            with torch.device("meta"):
+                factory(size)
+        except ConfigError as error:
+            problems.append(str(error))
+        except Exception:
+            continue  # not every network can be built on meta; the run says what is wrong
+    return list(dict.fromkeys(problems))
+
+
+def _make(config: DictConfig, path: str) -> Any:
+    """Build one node; what its class refuses becomes a `ConfigError` with the full name."""
+    node = OmegaConf.select(config, path)
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, SettingError):
+            raise ConfigError(cause.sentence(path)) from error
+        if isinstance(cause, ProgtrainError):
+            raise cause from error
+        if isinstance(cause, ValueError | TypeError):
+            raise ConfigError(f"{path}: {cause}") from error
+        raise cause or ConfigError(f"{path}: {error}") from error
+
+
+def _is_cheap(config: DictConfig, path: str) -> bool:
+    """Whether the node is made of dataclasses only, so that building it does nothing."""
+    plugins = plugins_in(config)
+    for _, node in tree.targets(tree.value_at(config, path)):
+        partial = bool(node.get("_partial_"))
+        if not partial and not dataclasses.is_dataclass(locate(node["_target_"], plugins)):
+            return False
+    return True
+
+
+def _links(node: object) -> frozenset[str]:
+    return tree.references(node)
+
+
+def _holds(name: str) -> Callable[[str], bool]:
+    """Whether a referred name is `name` or around it."""
+    return lambda referred: _within(name, referred)
+
+
+def _within(name: str, outer: str) -> bool:
+    return name == outer or name.startswith((f"{outer}.", f"{outer}["))
+
+
+def _share(share: float, full: object, setting: str) -> int:
+    if isinstance(full, bool) or not isinstance(full, int):
+        told = f"{setting}={share} is a share, but the full setting is {full!r}, no whole number."
+        raise ConfigError(told)
+    return max(1, round(share * full))
+
+
+def _choices() -> dict[str, str]:
+    """Which option of each group was chosen."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {str(k): str(v) for k, v in chosen.items() if not str(k).startswith("hydra")}
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """All settings as plain data; what looks like a secret is masked."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    OmegaConf.set_struct(shadow := OmegaConf.create(plain), False)
+    for path, value in tree.leaves(tree.raw(config)):
+        secret = _SECRET.search(path) or ("oc.env" in str(value) and _SECRET.search(str(value)))
+        if secret and isinstance(value, str):
+            OmegaConf.update(shadow, path, "***")
+    masked: Any = OmegaConf.to_container(shadow)
+    return masked
+
+
+def write_config(config: Mapping[str, Any], directory: Path) -> None:
+    """Store `config.yaml` in one piece."""
+    part = directory / f".config.yaml.{os.getpid()}"
+    part.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
+    part.replace(directory / "config.yaml")

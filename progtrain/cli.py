@@ -1,0 +1,119 @@
+"""The command `progtrain`: read, check everything, find a directory, let Hydra run the job.
+
+torch is imported only for a command whose settings are spelt right.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+
+from progtrain import __version__
+from progtrain.command_line import directory, job, resume
+from progtrain.command_line.argv import Command, Mode, key_of, read
+from progtrain.command_line.check import Checked, check, hydra_problems, report
+from progtrain.command_line.session import VERSION_BASE, conf_directory, given, opened
+from progtrain.errors import ConfigError, ProgtrainError
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what `argv` asks; the exit code."""
+    try:
+        return _run(argv)
+    except ProgtrainError as error:
+        return job.tell(error)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str]) -> int:
+    if "--version" in argv:
+        print(f"progtrain {__version__}, hydra-core {hydra.__version__}")
+        return 0
+    command = read(argv)
+    if command.mode is Mode.TEXT:
+        return _text(command)
+    command = _with_past(command)
+    with opened(command) as session:
+        checked = check(session, command)
+    for warning in checked.warnings:
+        print(f"warning: {job.printable(warning)}", file=sys.stderr)
+    if command.mode is Mode.SHOW:
+        return _launch(command)
+    command, place = _placed(_seeded(command, checked), checked)
+    code = _launch(command)
+    if command.mode is Mode.SWEEP and code in (0, 1):
+        from progtrain.report.sweep import print_comparison
+
+        print_comparison(place)
+    return code
+
+
+def _text(command: Command) -> int:
+    """Help and completion: nothing to check but what would run code."""
+    problems = list(command.problems)
+    if not problems and (command.config_dir or command.config_name != "config"):
+        with opened(command) as session:
+            problems += hydra_problems(session.compose([]))
+    if problems:
+        raise ConfigError(report(problems))
+    return _launch(command)
+
+
+def _with_past(command: Command) -> Command:
+    """When the command continues a run: with the settings of that run."""
+    if command.mode is Mode.SHOW:
+        return command
+    named = given(command.overrides, _key(command))
+    directory = Path(named) if isinstance(named, str) else None
+    return resume.continued(command, given(command.overrides, "resume"), directory)
+
+
+def _seeded(command: Command, checked: Checked) -> Command:
+    """Draw a seed where none is wanted in particular, so that the run can be repeated."""
+    if checked.config.get("seed", 0) is not None:
+        return command
+    seed = secrets.randbelow(2**31)
+    print(f"seed={seed} (drawn)")
+    kept = (text for text in command.overrides if key_of(text) != "seed")
+    return replace(command, overrides=(*kept, f"seed={seed}"))
+
+
+def _placed(command: Command, checked: Checked) -> tuple[Command, Path]:
+    """The command with an output directory that is its own, and that directory."""
+    key = _key(command)
+    if given(command.overrides, key) is None:
+        place = directory.claim(checked.run_dir)
+        here = f"{key}={resume.quoted(place)}"
+        return replace(command, overrides=(*command.overrides, here)), place
+    continues = given(command.overrides, "resume") not in (None, False)
+    return command, directory.take(checked.run_dir, shared=continues)
+
+
+def _key(command: Command) -> str:
+    return "hydra.sweep.dir" if command.mode is Mode.SWEEP else "hydra.run.dir"
+
+
+def _launch(command: Command) -> int:
+    """Hand over to Hydra; the exit code."""
+    sys.argv = [sys.argv[0], *command.argv]
+    conf = str(conf_directory())
+    start = hydra.main(version_base=VERSION_BASE, config_path=conf, config_name="config")(job.run)
+    try:
+        start()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0

@@ -1,0 +1,156 @@
+"""The only notion of time: a clock that counts, and durations in any unit it counts in.
+
+Everything that lasts (a run, a ramp, a gap between growths) is a `Duration`; everything that
+happened has a `Moment`. No other module counts steps.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+
+from progtrain.errors import SettingError
+
+
+class Unit(Enum):
+    """What a duration counts; the value is the word a user writes."""
+
+    STEP = "steps"
+    EPOCH = "epochs"
+    SAMPLE = "samples"
+    FLOP = "flops"
+    SECOND = "seconds"
+    FRACTION = "%"
+
+
+ALLOWED = "a length such as 200steps, 3epochs, 5000samples, 1e12flops, 60seconds or 20%"
+_PATTERN = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]+|%)\s*")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training; `20%` counts in shares of the whole run (composer calls it `0.2dur`)."""
+
+    value: float
+    unit: Unit
+
+    @staticmethod
+    def parse(text: object, setting: str) -> Duration:
+        """Read `200steps`, `3 epochs`, `20%`; raise `SettingError` for `setting` otherwise."""
+        match = _PATTERN.fullmatch(str(text))
+        if match is None:
+            hint = f"Say the unit: {text}steps?" if _is_number(text) else ""
+            raise SettingError(setting, text, ALLOWED, hint)
+        number, word = match.groups()
+        units = [u for u in Unit if u.value in (word.lower(), word.lower() + "s")]
+        if not units or not _is_number(number):
+            raise SettingError(setting, text, ALLOWED)
+        value = float(number)
+        if value > 1e24:
+            raise SettingError(setting, text, "at most 1e24", "Did you mean fewer digits?")
+        if units[0] is Unit.FRACTION:
+            if value > 100:
+                raise SettingError(setting, text, "at most 100%")
+            value /= 100
+        return Duration(value, units[0])
+
+    def __str__(self) -> str:
+        if self.unit is Unit.FRACTION:
+            return f"{self.value * 100:g}%"
+        return f"{self.value:g}{self.unit.value}"
+
+
+def _is_number(text: object) -> bool:
+    try:
+        return math.isfinite(float(str(text)))
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point in training: what had been spent by then."""
+
+    step: int = 0  # optimizer steps
+    samples: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Clock:
+    """Counts optimizer steps, samples, FLOPs and seconds of training.
+
+    `seconds` is training time, summed over interruptions; evaluation and growth are charged to it
+    too, because they are part of the run's cost.
+    """
+
+    total: Duration  # length of the run; its unit is never FRACTION
+    epoch_samples: int  # samples in one pass over the training set
+    now: Moment = Moment()
+
+    def tick(self, samples: int, flops: float, seconds: float) -> None:
+        """Count one optimizer step."""
+        self.now = Moment(
+            self.now.step + 1,
+            self.now.samples + samples,
+            self.now.flops + flops,
+            self.now.seconds + seconds,
+        )
+
+    def charge(self, flops: float = 0.0, seconds: float = 0.0) -> None:
+        """Count cost that is no optimizer step: probes, growth, evaluation."""
+        spent = self.now
+        self.now = replace(spent, flops=spent.flops + flops, seconds=spent.seconds + seconds)
+
+    @property
+    def step(self) -> int:
+        return self.now.step
+
+    @property
+    def epoch(self) -> float:
+        return self.now.samples / self.epoch_samples
+
+    @property
+    def fraction(self) -> float:
+        """How much of the run is over, in [0, 1]."""
+        return min(1.0, self.count(self.now, self.total.unit) / self.total.value)
+
+    def count(self, moment: Moment, unit: Unit) -> float:
+        """What `moment` reads in `unit`."""
+        match unit:
+            case Unit.STEP:
+                return moment.step
+            case Unit.EPOCH:
+                return moment.samples / self.epoch_samples
+            case Unit.SAMPLE:
+                return moment.samples
+            case Unit.FLOP:
+                return moment.flops
+            case Unit.SECOND:
+                return moment.seconds
+            case Unit.FRACTION:
+                return self.count(moment, self.total.unit) / self.total.value
+
+    def progress(self, since: Moment, length: Duration, until: Moment | None = None) -> float:
+        """Share of `length` that has passed from `since` to `until` (default: now), in [0, 1]."""
+        if length.value == 0:
+            return 1.0
+        here = self.count(until or self.now, length.unit)
+        passed = (here - self.count(since, length.unit)) / length.value
+        # 1e-9: 0.1 + 0.2 style rounding must not add a step to a ramp
+        return 1.0 if passed >= 1 - 1e-9 else max(0.0, passed)
+
+    def after_step(self, samples: int, flops: float) -> Moment:
+        """The moment at which the coming step will have ended (its seconds are not known)."""
+        return replace(
+            self.now,
+            step=self.now.step + 1,
+            samples=self.now.samples + samples,
+            flops=self.now.flops + flops,
+        )
+
+    def state(self) -> dict[str, float]:
+        return asdict(self.now)

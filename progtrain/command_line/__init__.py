@@ -1,0 +1,1 @@
+"""What happens between a typed command and the job: read, check, find a directory, hand over."""

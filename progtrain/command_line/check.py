@@ -1,0 +1,191 @@
+"""Finds everything that is wrong with a command before anything is created or started."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from progtrain.command_line import signatures, sweep, tree
+from progtrain.command_line.argv import Command, Mode, key_of
+from progtrain.command_line.names import Composer
+from progtrain.command_line.session import Session
+from progtrain.command_line.values import shown
+from progtrain.errors import ConfigError
+
+_LAST_SEED = 2**63 - 1
+_NODES = ("train", "stop", "checkpoint")
+_HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A command that may be started."""
+
+    config: DictConfig  # of the job (of the first one, for a multirun), Hydra's node included
+    run_dir: Path  # where Hydra would write: hydra.run.dir, or hydra.sweep.dir
+    warnings: tuple[str, ...]
+
+
+def check(session: Session, command: Command) -> Checked:
+    """Raise `ConfigError` with one report of all problems."""
+    problems = list(command.problems)
+    parsed: list[Override] = []
+    for text in command.overrides:
+        try:
+            parsed.append(session.parse(text))
+        except ConfigError as error:
+            if not any(text in told for told in problems):
+                problems.append(str(error))
+    if command.mode is Mode.SWEEP:
+        problems += _sweep_problems(session, command, parsed)
+    else:
+        problems += _job_problems(Composer(session), command, parsed)
+    if problems:
+        raise ConfigError(report(problems))
+    config = session.compose(command.overrides, command.mode is Mode.SWEEP)
+    params = _sweeper_params(config)
+    return Checked(
+        config, _directory(config, command.mode), tuple(_warnings(command, parsed, params))
+    )
+
+
+def report(problems: Sequence[str]) -> str:
+    """One message of one or more problems."""
+    each = list(dict.fromkeys(problems))
+    if len(each) == 1:
+        return each[0]
+    lines = "\n".join(f"  {text}" for text in each)
+    return f"{len(each)} problems, nothing was started.\n{lines}"
+
+
+def _sweep_problems(
+    session: Session, command: Command, parsed: Sequence[Override]
+) -> Iterator[str]:
+    """Problems of every job of a multirun."""
+    composer = Composer(session)
+    shared = [override for override in parsed if override.is_hydra_override()]
+    swept = next((o for o in shared if o.is_sweep_override()), None)
+    if swept is not None:
+        yield f"{swept.input_line}: Hydra's own settings cannot be swept over."
+        return
+    hydra = composer.draft(shared)
+    if hydra.config is None:
+        yield from hydra.problems
+        return
+    try:
+        axes = sweep.axes(session, parsed, _sweeper_params(hydra.config))
+        jobs = sweep.jobs(axes)
+    except ConfigError as error:
+        yield str(error)
+        return
+    found: dict[int, list[str]] = {}
+    for number, settings in jobs.items():
+        overrides = [*shared, *(session.parse(text) for text in settings)]
+        found[number] = _job_problems(composer, command, overrides)
+    bad = [number for number, problems in found.items() if problems]
+    if 0 < len(bad) < len(jobs):
+        yield f"{len(bad)} of {len(jobs)} jobs are invalid."
+    yield from sweep.report(found, len(jobs))
+
+
+def _job_problems(composer: Composer, command: Command, overrides: Sequence[Override]) -> list[str]:
+    """Problems of one job."""
+    draft = composer.draft(overrides)
+    problems = draft.problems
+    if draft.config is None:
+        return problems
+    config = draft.config
+    problems += hydra_problems(config)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    problems += _top_level_problems(config)
+    problems += [text for _, text in tree.unresolved(config)]
+    if command.mode is Mode.SHOW:
+        return problems
+    # Our own YAML is right (tests hold it), and classes are slow to import: once a name is wrong,
+    # only what the user gave is looked at.
+    everything = not problems or command.config_dir is not None
+    relevant = (lambda _: True) if everything else _near(draft.touched)
+    findings = signatures.check(config, relevant)
+    problems += [finding.problem for finding in findings if finding.problem]
+    broken = [finding.node for finding in findings if finding.problem]
+    return list(dict.fromkeys([*problems, *_part_problems(config, findings, relevant, broken)]))
+
+
+def _part_problems(
+    config: DictConfig,
+    findings: list[signatures.Finding],
+    relevant: Callable[[str], bool],
+    broken: Sequence[str],
+) -> list[str]:
+    if "plugins" in broken:
+        return []
+    from progtrain import build
+
+    build.settle(config, findings)
+    spoilt = _near(broken)
+    return build.refusals(config, lambda path: relevant(path) and not spoilt(path))
+
+
+def _near(names: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a node is, holds, or lies in one of `names`."""
+
+    def related(path: str) -> bool:
+        parts = [(f"{path}.", f"{name}.") for name in (n.replace("[", ".") for n in names)]
+        return any(one.startswith(two) or two.startswith(one) for one, two in parts)
+
+    return related
+
+
+def _top_level_problems(config: DictConfig) -> Iterator[str]:
+    """What belongs to no class."""
+    for name in _NODES:
+        if not isinstance(config.get(name), DictConfig):
+            yield f"{name} cannot be {shown(config.get(name))}: set {name}.<setting>=<value>."
+    seed = config.get("seed")
+    drawn = seed is None
+    whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED
+    if not (drawn or whole):
+        yield f"seed must be a whole number from 0 to 2^63 - 1, or null, got {shown(seed)}."
+
+
+def hydra_problems(config: DictConfig) -> Iterator[str]:
+    """What in Hydra's own node would run code that is not Hydra's."""
+    if config.hydra.callbacks:
+        yield "hydra.callbacks cannot be set: it could run code before the check of the settings."
+    for path, value in tree.leaves(tree.raw(config.hydra), "hydra"):
+        key = path.rpartition(".")[2]
+        names_code = key in ("_target_", "()", "class")
+        if names_code and not str(value).removeprefix("ext://").startswith(_HARMLESS):
+            yield f"{path}: {value!r} is refused; Hydra's own classes and plugins are allowed here."
+
+
+def _sweeper_params(config: DictConfig) -> dict[str, str]:
+    params: Any = OmegaConf.select(config, "hydra.sweeper.params")
+    return {str(key): str(value) for key, value in params.items()} if params else {}
+
+
+def _directory(config: DictConfig, mode: Mode) -> Path:
+    HydraConfig.instance().set_config(config)
+    name = "hydra.sweep.dir" if mode is Mode.SWEEP else "hydra.run.dir"
+    return Path(str(OmegaConf.select(config, name)))
+
+
+def _warnings(
+    command: Command, parsed: Sequence[Override], params: dict[str, str]
+) -> Iterator[str]:
+    counts = Counter(key_of(text) for text in command.overrides)
+    for key, times in counts.items():
+        if times > 1:
+            last = next(o for o in reversed(command.overrides) if key_of(o) == key)
+            value = last.partition("=")[2]
+            yield f"{key} is given {'twice' if times == 2 else f'{times} times'}; using {value}."
+    if command.mode is Mode.SWEEP and not sweep.varies(parsed, params):
+        yield "-m is given but nothing varies: 1 job."

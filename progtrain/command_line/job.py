@@ -1,0 +1,114 @@
+"""What Hydra runs: one job, from its composed configuration to its result."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from progtrain.command_line import resume
+from progtrain.command_line.directory import holds_checkpoint
+from progtrain.errors import BusyError, ConfigError, ProgtrainError, SettingError
+
+
+def run(config: DictConfig) -> float:
+    """Train, and return the primary metric; a failure is told here, once and in one line.
+
+    In a multirun the failure that leaves this function is a new, light one: the first would keep
+    the network of its frames in memory until the last job has ended.
+    """
+    many = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        return _train(config, many)
+    except Exception as error:
+        code = tell(error)
+        if not isinstance(error, BusyError):
+            _leave_result(str(error) or type(error).__name__)
+        message = f"{type(error).__name__} in job {_directory().name}"
+        traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    if many:
+        raise CompactHydraException(message)
+    raise SystemExit(code)
+
+
+def tell(error: BaseException) -> int:
+    """Print what went wrong to stderr; the exit code that goes with it."""
+    known = isinstance(error, ProgtrainError | SettingError)
+    if not known or os.environ.get("PROGTRAIN_DEBUG") == "1":
+        traceback.print_exception(error)
+    if known:
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
+    if isinstance(error, ProgtrainError):
+        return error.exit_code
+    return ConfigError.exit_code if known else 1
+
+
+def printable(text: str) -> str:
+    """Control characters escaped: a config must not steer the terminal."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text
+    )
+
+
+def _directory() -> Path:
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def _train(config: DictConfig, many: bool) -> float:
+    from progtrain import build
+    from progtrain.job import train_job
+
+    directory = _directory()
+    continues = config.get("resume") == "auto"
+    if continues:
+        OmegaConf.update(config, "resume", holds_checkpoint(directory))
+    if many:
+        _announce(directory)
+    if many and continues:
+        done = _same_job(config, directory)
+        if done is not None:
+            print(f"job {directory.name} is done already", flush=True)
+            return done
+    parts = build.build(config)
+    build.write_config(parts.config, directory)
+    return train_job(parts, directory)
+
+
+def _announce(directory: Path) -> None:
+    settings = " ".join(HydraConfig.get().overrides.task)
+    print(f"\njob {directory.name}: {printable(settings) or 'all defaults'}", flush=True)
+
+
+def _same_job(config: DictConfig, directory: Path) -> float | None:
+    """The metric of a job of a multirun that is done; raises if the directory is another job's."""
+    from progtrain import build
+
+    changed = resume.changes(directory, build.resolved(config))
+    if changed:
+        raise ConfigError(
+            f"{directory} holds another job ({'; '.join(changed[:3])})."
+            " Give the same command as before, or another hydra.sweep.dir."
+        )
+    return resume.finished(directory)
+
+
+def _leave_result(error: str) -> None:
+    """Write the `result.json` of a failed job, where that is possible."""
+    from progtrain.report.files import write_failure
+
+    hydra = HydraConfig.get()
+    chosen: dict[str, Any] = dict(hydra.runtime.choices)
+    choices = {str(k): str(v) for k, v in chosen.items() if not str(k).startswith("hydra")}
+    try:
+        write_failure(_directory(), choices, list(hydra.overrides.task), error)
+    except OSError as problem:
+        print(f"warning: no result.json: {problem}", file=sys.stderr)

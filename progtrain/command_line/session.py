@@ -1,0 +1,114 @@
+"""Hydra's loader over our conf/ and the user's: groups, options, parsing, composing."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import yaml
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Sweep
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from progtrain.command_line.argv import Command, key_of
+from progtrain.errors import ConfigError
+
+VERSION_BASE = "1.3"
+
+
+def conf_directory() -> Path:
+    """Where our YAML lies: in the package of a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for place in (package / "conf", package.parent / "conf"):
+        if (place / "config.yaml").is_file():
+            return place
+    raise FileNotFoundError(f"progtrain's conf/ lies neither in {package} nor beside it")
+
+
+class Session:
+    """One loader; composing reads every YAML again, so ask `compose` for distinct things only."""
+
+    def __init__(self, hydra: Hydra, config_name: str) -> None:
+        self._loader = hydra.config_loader
+        self._parser = OverridesParser.create(config_loader=self._loader)
+        self._config_name = config_name
+        self.groups = tuple(hydra.list_all_config_groups())
+        self.options = cache(self._options)
+
+    def _options(self, group: str) -> tuple[str, ...]:
+        return tuple(self._loader.get_group_options(group))
+
+    def parse(self, text: str) -> Override:
+        """Raise `ConfigError` where `text` is no setting."""
+        try:
+            return self._parser.parse_overrides([text])[0]
+        except HydraException as error:
+            reason = str(error).splitlines()[0].removeprefix("LexerNoViableAltException: ")
+            same = reason == text or text in reason
+            told = "" if same else f": {reason}"
+            hint = "Quote values with special characters: key=\"'a b'\"."
+            raise ConfigError(f"{text!r} cannot be read{told}. {hint}") from error
+
+    def compose(self, overrides: Sequence[str], sweep: bool = False) -> DictConfig:
+        """The whole tree, Hydra's own node included."""
+        mode = RunMode.MULTIRUN if sweep else RunMode.RUN
+        try:
+            return self._loader.load_configuration(self._config_name, list(overrides), mode)
+        except yaml.MarkedYAMLError as error:
+            raise ConfigError(_yaml_problem(error)) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"A configuration file is not UTF-8: {error}.") from error
+        except RecursionError as error:
+            raise ConfigError("A configuration file is nested too deeply.") from error
+        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            raise ConfigError(_compact(f"{error}{cause}")) from error
+
+
+@contextmanager
+def opened(command: Command, conf: Path | None = None) -> Generator[Session]:
+    """A session for `command`; Hydra allows one at a time."""
+    version.setbase(VERSION_BASE)
+    path = create_config_search_path(str(conf or conf_directory()))
+    if command.config_dir is not None:
+        place = Path(command.config_dir).absolute()
+        if not place.is_dir():
+            raise ConfigError(f"Config directory not found: {place}.")
+        path.prepend("command-line", f"file://{place}", SearchPathQuery(provider="schema"))
+    try:
+        yield Session(Hydra.create_main_hydra2("progtrain", path), command.config_name)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def given(overrides: Sequence[str], key: str) -> object:
+    """The value that the command line itself gives `key`; None where it gives none."""
+    texts = [text for text in overrides if key_of(text) == key and not text.startswith("~")]
+    try:
+        value = OverridesParser.create().parse_overrides(texts[-1:])[0].value() if texts else None
+    except HydraException:
+        return None  # told by the check of all settings
+    return None if isinstance(value, Sweep) else value
+
+
+def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    """`exp.yaml:7: found a tab...`."""
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}:{mark.line + 1}: " if mark else ""
+    problem = error.problem or error.context or "not YAML"
+    tabs = "\\t" in problem
+    return f"{where}{'tabs are not allowed in YAML; use spaces' if tabs else problem}."
+
+
+def _compact(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())

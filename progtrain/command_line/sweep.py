@@ -1,0 +1,82 @@
+"""Takes a multirun apart into its jobs, numbered as Hydra's basic sweeper will number them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from hydra.core.override_parser.types import IntervalSweep, Override
+
+from progtrain.command_line.session import Session
+from progtrain.errors import ConfigError
+
+MOST_JOBS = 10_000
+Axis = list[str]  # the same setting with each of its values
+_EXHAUSTIVE = 200  # more combinations than this are checked one value at a time
+
+
+def axes(session: Session, overrides: Sequence[Override], params: Mapping[str, str]) -> list[Axis]:
+    """One axis for each setting, in the order of the sweeper; the last of two equal keys wins."""
+    given = [session.parse(f"{key}={value}") for key, value in params.items()]
+    found: dict[str, Axis] = {}
+    for override in (*given, *overrides):
+        if override.is_hydra_override():
+            continue
+        found[override.get_key_element()] = _values(override)
+    return list(found.values())
+
+
+def jobs(axes: Sequence[Axis]) -> dict[int, tuple[str, ...]]:
+    """Settings of the jobs to check, by number; all of them unless they are very many."""
+    total = math.prod(len(axis) for axis in axes)
+    if total > MOST_JOBS:
+        raise ConfigError(
+            f"This multirun has {total:,} jobs; the most is {MOST_JOBS:,}. Sweep over less."
+        )
+    if total <= _EXHAUSTIVE:
+        return dict(enumerate(itertools.product(*axes)))
+    sizes = [math.prod(len(axis) for axis in axes[place + 1 :]) for place in range(len(axes))]
+    first = [axis[0] for axis in axes]
+    varied = {0: tuple(first)}
+    for place, axis in enumerate(axes):
+        for index, value in enumerate(axis):
+            settings = (*first[:place], value, *first[place + 1 :])
+            varied[index * sizes[place]] = settings
+    return varied
+
+
+def count(axes: Sequence[Axis]) -> int:
+    return math.prod(len(axis) for axis in axes)
+
+
+def report(problems: Mapping[int, Sequence[str]], total: int) -> list[str]:
+    """One line a problem, with the jobs that have it unless all have."""
+    told: dict[str, list[int]] = {}
+    for number, texts in problems.items():
+        for text in texts:
+            told.setdefault(text, []).append(number)
+    lines: list[str] = []
+    for text, numbers in told.items():
+        listed = ", ".join(f"#{number}" for number in numbers[:8])
+        more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+        lines.append(text if len(numbers) == total else f"{listed}{more}: {text}")
+    return lines
+
+
+def _values(override: Override) -> Axis:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={end}" for end in (value.start, value.end)]
+    texts = [f"{key}={text}" for text in override.sweep_string_iterator()]
+    if not texts:
+        raise ConfigError(f"{override.input_line} sweeps over nothing.")
+    return texts
+
+
+def varies(overrides: Sequence[Override], params: Mapping[str, str]) -> bool:
+    """Whether there is anything to sweep over; one value is no sweep."""
+    return bool(params) or any(override.is_sweep_override() for override in overrides)

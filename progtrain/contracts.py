@@ -1,0 +1,199 @@
+"""What progtrain asks of each replaceable part: one Protocol a Hydra group.
+
+A part is a frozen dataclass of hyperparameters; it needs no base class and no registration. A
+user's own class works from a user's own YAML (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from progtrain.clock import Duration
+    from progtrain.data.sets import Sets
+    from progtrain.growth.edits import Edit
+    from progtrain.growth.grow import Grown, Host
+    from progtrain.hardware.engine import Engine
+    from progtrain.optimizers.group import OptimizerSet, State
+    from progtrain.run import Event, Observation, Phase, Run, Stage, StopReason
+    from progtrain.schedulers.shape import When
+
+
+class Operator(Protocol):
+    """Proposes one structural change and fills what is new (groups `widen`, `deepen`)."""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the grown network computes the host's function with no help of a warmup."""
+        ...
+
+    @property
+    def shares(self) -> bool:
+        """Whether host weights were changed to make room, so that new parts cannot be blended."""
+        ...
+
+    def propose(self, host: Host) -> Edit:
+        """The change as data; raises `GrowthError` with the reason where there is none."""
+        ...
+
+    def fill(self, grown: Grown, generator: torch.Generator) -> None:
+        """Give the new entries their values, in place; they are zero before."""
+        ...
+
+
+class Trigger(Protocol):
+    """Asks whether it is time: a pure function of the run."""
+
+    def due(self, run: Run) -> str | None:
+        """The cause in words, or None."""
+        ...
+
+
+class Growth(Protocol):
+    """The order of stages (group `growth`)."""
+
+    @property
+    def start(self) -> Mapping[str, int | float]:
+        """Model settings of the first network; a fraction is a share of the full setting."""
+        ...
+
+    @property
+    def consolidate(self) -> Duration:
+        """How long the structure stays after a growth has warmed up."""
+        ...
+
+    def upcoming(self, run: Run) -> Stage | StopReason:
+        """The stage that comes next whenever its time comes, or why there is none."""
+        ...
+
+    def next(self, run: Run) -> Stage | StopReason | None:
+        """The stage that is due now, or why growth is over."""
+        ...
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strong the new part and the host are at one moment of a life cycle."""
+
+    alpha: float = 1.0  # factor on the new part's output, in [0, 1]
+    newborn_rate: float = 1.0  # factor on every update of new entries, in [0, 1]
+
+
+class Warmup(Protocol):
+    """How what is new joins (group `warmup`): pure functions of phase and progress."""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the new part is silent at the growth, whatever the operator does."""
+        ...
+
+    @property
+    def zeroes(self) -> bool:
+        """Whether outgoing weights of what is new are set to zero at the growth."""
+        ...
+
+    @property
+    def blends(self) -> bool:
+        """Whether alpha ever differs from 1."""
+        ...
+
+    def lengths(self) -> Mapping[Phase, Duration]:
+        """Length of `Phase.ISOLATE` and `Phase.WARMUP`; a phase not named is skipped."""
+        ...
+
+    def strength(self, phase: Phase, progress: float) -> Strength:
+        """Strength at `progress` in [0, 1] of the phase; at 1 of WARMUP all factors are 1."""
+        ...
+
+
+class Shape(Protocol):
+    """The learning rate over time as a multiplier of a group's base rate (group `scheduler`)."""
+
+    def multiplier(self, when: When) -> float:
+        """A pure function of time."""
+        ...
+
+
+class AtGrowth(Protocol):
+    """What the learning rate does at a growth (group `at_growth`)."""
+
+    def multiplier(self, shape: Shape, when: When) -> float:
+        """The shape's multiplier, told about growths."""
+        ...
+
+
+class OptimizerRecipe(Protocol):
+    """Hyperparameters of an optimizer (group `optimizer`)."""
+
+    def build(self, parameters: Mapping[str, nn.Parameter], sliced: frozenset[str]) -> OptimizerSet:
+        """Optimizers over `parameters`, each in exactly one group.
+
+        `sliced` names tensors that hold entries of different ages: whatever the optimizer counts
+        (Adam's step) must be counted for each of their entries.
+        """
+        ...
+
+    def per_entry(self, name: str, parameter: nn.Parameter, state: State) -> State:
+        """The state of a tensor that becomes sliced: counts as tensors of its shape."""
+        ...
+
+
+class Data(Protocol):
+    """A data set (group `data`)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch."""
+        ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    def load(self) -> Sets:
+        """Read it; the same settings give the same split."""
+        ...
+
+
+class Hardware(Protocol):
+    """Where and in which precision (group `hardware`)."""
+
+    def open(self) -> Engine:
+        """Check that the device and the precision exist; set torch's switches."""
+        ...
+
+
+class Reporter(Protocol):
+    """Shows or stores what happens (screen, files); reads only."""
+
+    def started(self, run: Run, plan: list[PlannedStage]) -> None: ...
+
+    def stepped(self, run: Run, loss: Tensor) -> None: ...
+
+    def observed(self, run: Run, observation: Observation) -> None: ...
+
+    def grew(self, run: Run, event: Event) -> None: ...
+
+    def advanced(self, run: Run, event: Event) -> None:
+        """An event entered its next phase."""
+        ...
+
+    def noted(self, run: Run, text: str) -> None:
+        """Something worth a line: growth ended, a checkpoint was written."""
+        ...
+
+    def stopped(self, run: Run) -> None: ...
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One row of the plan: the network at a stage."""
+
+    name: str
+    params: int
+    flops: float  # of one training sample, forward and backward
+    what: str  # what this stage adds, in words

@@ -1,0 +1,133 @@
+"""Data in memory, and batches as a pure function of (seed, position).
+
+Position counts training samples since the start of the run. The sample stream is one permutation
+an epoch after another, so resuming needs no reader's state and a batch may span two epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from progtrain.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples x_N... (raw: uint8 images or floats) and labels y_N (int64)."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def to(self, device: torch.device) -> Split:
+        return Split(self.x.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """(x / scale − mean) / std by channel, as float32."""
+
+    scale: float
+    mean: tuple[float, ...]  # of each channel, after scaling
+    std: tuple[float, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        mean = torch.tensor(self.mean, device=x.device).reshape(shape)
+        std = torch.tensor(self.std, device=x.device).reshape(shape)
+        return (x.float() / self.scale - mean) / std
+
+
+@dataclass(frozen=True)
+class Sets:
+    """A loaded data set."""
+
+    train: Split
+    validation: Split
+    test: Split | None
+    normalise: Normalise
+
+    def check(self, shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
+        """Raise `ConfigError` where the data are not what the settings say."""
+        for name in ("train", "validation"):
+            split: Split = getattr(self, name)
+            if not len(split):
+                raise ConfigError(f"The {name} split has 0 samples. Change data.validation.")
+        got = tuple(self.train.x.shape[1:])
+        if got != tuple(shape):
+            raise ConfigError(
+                f"Samples are {'×'.join(map(str, got))} but data.shape says"
+                f" {'×'.join(map(str, shape))}. Set data.shape={list(got)}."
+            )
+        top = int(self.train.y.max())
+        if top >= num_classes:
+            sample = int(self.train.y.argmax())
+            raise ConfigError(
+                f"Label {top} found (sample {sample}); data.num_classes={num_classes} allows 0 to"
+                f" {num_classes - 1}. Set data.num_classes={top + 1}."
+            )
+        if len(self.train) < batch_size:
+            raise ConfigError(
+                f"train.batch_size={batch_size} is more than the {len(self.train)} training"
+                f" samples. Use train.batch_size={len(self.train)} or less."
+            )
+
+
+@dataclass
+class Batches:
+    """Training batches of a set; `order` only remembers permutations it can make again."""
+
+    sets: Sets
+    seed: int
+    device: torch.device
+    _order: dict[int, Tensor] = field(default_factory=lambda: dict[int, Tensor]())
+
+    def at(self, position: int, size: int) -> tuple[Tensor, Tensor]:
+        """The `size` samples that follow `position`: x (size, ...) float32 and y (size,)."""
+        train = self.sets.train
+        index = self.indices(position, size).to(train.x.device)
+        x, y = train.x[index], train.y[index]
+        return self.sets.normalise(x.to(self.device)), y.to(self.device)
+
+    def indices(self, position: int, size: int) -> Tensor:
+        """Indices into the training split, on the CPU."""
+        count, parts = len(self.sets.train), list[Tensor]()
+        while size > 0:
+            epoch, offset = divmod(position, count)
+            part = self._permutation(epoch)[offset : offset + size]
+            parts.append(part)
+            position, size = position + len(part), size - len(part)
+        return torch.cat(parts)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch not in self._order:
+            generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
+            self._order = {epoch: torch.randperm(len(self.sets.train), generator=generator)}
+        return self._order[epoch]
+
+    def every(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples of a split once, in order; the last batch may be smaller."""
+        for start in range(0, len(split), size):
+            x, y = split.x[start : start + size], split.y[start : start + size]
+            yield self.sets.normalise(x.to(self.device)), y.to(self.device)
+
+
+def mixed(seed: int, index: int) -> int:
+    """One seed for each pair; neighbours share nothing (splitmix64)."""
+    z = (seed * 0x9E3779B97F4A7C15 + index * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return (z ^ (z >> 31)) % 2**63
+
+
+def split_off(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Split, Split]:
+    """A seeded split into (rest, share)."""
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(mixed(seed, 0)))
+    cut = len(y) - round(len(y) * share)
+    return Split(x[order[:cut]], y[order[:cut]]), Split(x[order[cut:]], y[order[cut:]])

@@ -1,0 +1,55 @@
+"""torchvision's data sets of small images, read whole into memory as uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from progtrain.data.checks import check_share
+from progtrain.data.sets import Normalise, Sets, Split, split_off
+from progtrain.errors import EnvironmentProblem
+
+Reader = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Vision:
+    """A class of `torchvision.datasets`; its training part is split, its test part is the test."""
+
+    dataset: Reader  # such as torchvision.datasets.CIFAR10
+    name: str  # as a user knows it
+    root: str
+    shape: Sequence[int]
+    num_classes: int
+    mean: Sequence[float]  # of each channel, pixels in [0, 1]
+    std: Sequence[float]
+    download: bool = True
+    validation: float = 0.1  # share of the training part
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_share("validation", self.validation)
+
+    def load(self) -> Sets:
+        train, validation = split_off(*self._read(True), self.validation, self.split_seed)
+        normalise = Normalise(255.0, tuple(self.mean), tuple(self.std))
+        return Sets(train, validation, Split(*self._read(False)), normalise)
+
+    def _read(self, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        root = Path(self.root).expanduser()
+        try:
+            data = self.dataset(root=root, train=train, download=self.download)
+        except (RuntimeError, OSError) as error:
+            raise EnvironmentProblem(
+                f"Data set {self.name} not found in data.root={root}, and downloading it"
+                f"{' failed' if self.download else ' is off (data.download=false)'}."
+                " Set data.root to a folder that torchvision has filled, or try where there is a"
+                f" network. ({type(error).__name__}: {error})"
+            ) from None
+        x = torch.as_tensor(data.data)
+        x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
+        return x, torch.as_tensor(data.targets, dtype=torch.int64)

@@ -1,0 +1,49 @@
+"""FLOPs of training, counted by torch on the network as it is now."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+_BATCH = 2  # batch norm needs two samples in training
+_COUNTED: dict[tuple[Any, ...], float] = {}  # by architecture; a pure function's memory
+
+
+def num_params(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def training_flops(model: nn.Module, x: Tensor) -> float:
+    """FLOPs of one sample, forward and backward, by `torch.utils.flop_counter`.
+
+    Matrix products, convolutions and attention are counted, elementwise work is not. Counted once
+    an architecture, without computing anything where the network runs on the meta device.
+    """
+    key = (
+        type(model),
+        *((n, tuple(t.shape)) for n, t in model.state_dict().items()),
+        tuple(x.shape[1:]),
+    )
+    if key not in _COUNTED:
+        _COUNTED[key] = _measure(model, x)
+    return _COUNTED[key]
+
+
+def _measure(model: nn.Module, x: Tensor) -> float:
+    try:
+        return _count(copy.deepcopy(model).to("meta"), x[:_BATCH].to("meta"))
+    except (NotImplementedError, RuntimeError):  # it looks at values somewhere
+        return _count(copy.deepcopy(model), x[:_BATCH])
+
+
+def _count(model: nn.Module, x: Tensor) -> float:
+    model.train()
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        out = model(x)
+        F.cross_entropy(out, torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
+    return counter.get_total_flops() / len(x)

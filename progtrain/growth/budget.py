@@ -1,0 +1,123 @@
+"""Grow until a budget is spent: at each turn the best declared option that still fits.
+
+The budget is a number of parameters, of training FLOPs or of seconds, or several at once; FLOPs
+and seconds are charged as if the grown network trained to the end of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from progtrain.clock import Duration, Unit
+from progtrain.contracts import Operator, Trigger
+from progtrain.errors import GrowthError, require
+from progtrain.flops import num_params, training_flops
+from progtrain.growth.choice import Candidate, Choice
+from progtrain.growth.grow import Host, grow
+from progtrain.run import Run, Stage, StopReason
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Options by name; with no limit given the full model's parameters are the budget."""
+
+    trigger: Trigger
+    options: Mapping[str, Operator]
+    choice: Choice
+    start: Mapping[str, int | float] = field(default_factory=lambda: dict[str, int | float]())
+    consolidation: str = "0steps"  # no structural change for this long after a warmup
+    max_params: int | None = None  # parameters
+    max_flops: float | None = None  # training FLOPs of the whole run
+    max_seconds: float | None = None  # of training
+    max_stages: int | None = None  # at most so many growths
+
+    def __post_init__(self) -> None:
+        Duration.parse(self.consolidation, "consolidation")
+        require(bool(self.options), "options", {}, "at least one named operator")
+        for name in ("max_params", "max_flops", "max_seconds", "max_stages"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "a number > 0, or null for no limit")
+
+    @property
+    def consolidate(self) -> Duration:
+        return Duration.parse(self.consolidation, "consolidation")
+
+    def next(self, run: Run) -> Stage | StopReason | None:
+        if run.living:
+            return None
+        return self.upcoming(run) if self.trigger.due(run) else None
+
+    def upcoming(self, run: Run) -> Stage | StopReason:
+        limit = self._param_limit(run)
+        if limit is not None and not run.events:
+            hint = f"The start model has {run.params:,} parameters; raise it or shrink growth.start"
+            require(run.params <= limit, "max_params", limit, f"at least {run.params}", hint)
+        if self.max_stages is not None and len(run.events) >= self.max_stages:
+            return StopReason.MAX_STAGES
+        host = Host(run.model, run.probe)
+        fitting = [c for c in self._candidates(run, host) if self._fits(run, c)]
+        if not fitting:
+            return StopReason.BUDGET
+        best = self.choice.best(host, fitting)
+        return Stage(best.name, best.operator, self._cause(run, best))
+
+    def _candidates(self, run: Run, host: Host) -> list[Candidate]:
+        found: list[Candidate] = []
+        reasons: list[str] = []
+        for name, operator in self.options.items():
+            try:
+                grown = grow(host, operator, run.seed + len(run.events))
+            except GrowthError as error:  # one option may not suit what another has grown
+                reasons.append(f"{name}: {error}")
+                continue
+            flops = training_flops(grown.model, run.probe.x)
+            found.append(Candidate(name, operator, grown, num_params(grown.model), flops))
+        if not found:
+            raise GrowthError("No option of growth.options can grow. " + " ".join(reasons))
+        return found
+
+    def _param_limit(self, run: Run) -> int | None:
+        none = self.max_params is None and self.max_flops is None and self.max_seconds is None
+        return run.full_params if none else self.max_params
+
+    def _fits(self, run: Run, candidate: Candidate) -> bool:
+        limit = self._param_limit(run)
+        if limit is not None and candidate.params > limit:
+            return False
+        left = samples_left(run)
+        if self.max_flops is not None:
+            total = run.clock.now.flops + left * candidate.flops
+            if total > self.max_flops:
+                return False
+        if self.max_seconds is not None and run.clock.now.flops > 0:
+            pace = run.clock.now.seconds / run.clock.now.flops
+            return run.clock.now.seconds + left * candidate.flops * pace <= self.max_seconds
+        return True
+
+    def _cause(self, run: Run, best: Candidate) -> str:
+        words = [f"the {self.choice.word} option that fits"]
+        limit = self._param_limit(run)
+        if limit is not None:
+            words.append(f"{limit - best.params:,} of {limit:,} parameters left afterwards")
+        if self.max_flops is not None:
+            total = run.clock.now.flops + samples_left(run) * best.flops
+            words.append(f"{self.max_flops - total:.3g} of {self.max_flops:.3g} FLOPs left")
+        if self.max_seconds is not None:
+            words.append(f"{self.max_seconds:g} s in all")
+        return ", ".join(words)
+
+
+def samples_left(run: Run) -> float:
+    """Training samples until the end of the run; 0 where the run's length is no such count."""
+    clock = run.clock
+    left = clock.total.value * (1 - clock.fraction)
+    match clock.total.unit:
+        case Unit.STEP:
+            return left * run.batch_size
+        case Unit.EPOCH:
+            return left * clock.epoch_samples
+        case Unit.SAMPLE:
+            return left
+        case _:
+            return 0.0

@@ -1,0 +1,185 @@
+"""What living growths do to training: blend what is new, slow it, freeze the host.
+
+Nothing of this is state. The controls are made from `Run.events` and put on the network with hooks;
+they come off before a network is copied or grown and go on again afterwards, and a resumed run
+makes the same ones. alpha is set by the machine once an optimizer step and never by a forward call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from progtrain.contracts import Strength, Warmup
+from progtrain.growth.edits import Slab, owner
+from progtrain.optimizers.group import OptimizerSet
+from progtrain.run import Event, Phase
+
+WARMING = (Phase.ISOLATE, Phase.WARMUP)
+
+
+class Controls:
+    """Hooks and freezes for the growths that are still warming up."""
+
+    def __init__(self, model: nn.Module, events: Sequence[Event], warmup: Warmup) -> None:
+        self._model = model
+        self._events = [event for event in events if event.phase in WARMING]
+        self._alphas: dict[int, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+        self._frozen: list[nn.Parameter] = []
+        device = next(model.parameters()).device
+        for event in self._events if warmup.blends else []:
+            alpha = torch.tensor(event.alpha, device=device)
+            self._alphas[event.index] = alpha
+            self._handles += _gates(model, event, alpha)
+        self._freeze()
+
+    def set(self, strengths: Mapping[int, Strength]) -> None:
+        """Give every living growth its alpha, by event index."""
+        for index, alpha in self._alphas.items():
+            alpha.fill_(strengths[index].alpha)
+
+    def lift(self) -> None:
+        """Take everything off the network."""
+        for handle in self._handles:
+            handle.remove()
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._handles, self._frozen = [], []
+
+    @contextmanager
+    def limited(self, optimizer: OptimizerSet, strengths: Mapping[int, Strength]) -> Iterator[None]:
+        """Around the optimizer step: slow the updates of new entries, undo those of a frozen host.
+
+        Updates are scaled after the fact, w ← before + rate · (after − before), because scaling
+        gradients changes nothing under Adam.
+        """
+        slowed = [
+            _Slowed(tensor, mask, strengths[event.index].newborn_rate)
+            for event in self._events
+            if strengths[event.index].newborn_rate != 1
+            for tensor, mask in _new_entries(self._model, event)
+        ]
+        held = self._held(optimizer)
+        yield
+        for each in [*slowed, *held]:
+            each.restore()
+
+    @contextmanager
+    def still_buffers(self) -> Iterator[None]:
+        """Around forward passes in training: running statistics of a frozen host stay."""
+        held = [_Slowed(b, ~mask, 0.0) for b, mask in self._host_entries(self._model_buffers())]
+        yield
+        for each in held:
+            each.restore()
+
+    def _isolated(self) -> list[Event]:
+        return [event for event in self._events if event.phase is Phase.ISOLATE]
+
+    def _model_buffers(self) -> dict[str, Tensor]:
+        return dict(self._model.named_buffers()) if self._isolated() else {}
+
+    def _host_entries(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(tensor, mask of new entries) of what holds old entries, wholly or in part."""
+        for name, tensor in tensors.items():
+            mask = _newborn_mask(name, tensor, self._isolated())
+            if not bool(mask.all()):
+                yield tensor, mask
+
+    def _freeze(self) -> None:
+        if not self._isolated():
+            return
+        for name, parameter in self._model.named_parameters():
+            new = _newborn_mask(name, parameter, self._isolated())
+            if parameter.requires_grad and not bool(new.any()):
+                parameter.requires_grad_(False)
+                self._frozen.append(parameter)
+
+    def _held(self, optimizer: OptimizerSet) -> list[_Slowed]:
+        """Tensors that are partly new, while the host is frozen: weights and optimizer state."""
+        if not self._isolated():
+            return []
+        held: list[_Slowed] = []
+        for name, parameter in self._model.named_parameters():
+            new = _newborn_mask(name, parameter, self._isolated())
+            if bool(new.any()) and not bool(new.all()):
+                states = optimizer.state_of(name).values()
+                shaped = [s for s in states if s.shape == parameter.shape]
+                held += [_Slowed(t, ~new, 0.0) for t in (parameter.detach(), *shaped)]
+        return held
+
+
+class _Slowed:
+    """Remembers a tensor and lets only a share of its change pass where `mask` is true."""
+
+    def __init__(self, tensor: Tensor, mask: Tensor, rate: float) -> None:
+        self.tensor, self.mask, self.rate = tensor, mask, rate
+        self.before = tensor.clone()
+
+    def restore(self) -> None:
+        if self.rate == 0:
+            wanted = self.before
+        else:
+            wanted = self.before + self.rate * (self.tensor - self.before)
+        self.tensor.copy_(torch.where(self.mask, wanted, self.tensor))
+
+
+def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
+    mask = torch.zeros_like(tensor, dtype=torch.bool)
+    for event in events:
+        if name.startswith(tuple(f"{block}." for block in event.blocks)):
+            mask.fill_(True)
+        for slab in event.slabs:
+            if slab.tensor == name:
+                slab.view(mask).fill_(True)
+    return mask
+
+
+def _new_entries(model: nn.Module, event: Event) -> Iterator[tuple[Tensor, Tensor]]:
+    for name, parameter in model.named_parameters():
+        mask = _newborn_mask(name, parameter, [event])
+        if bool(mask.any()):
+            yield parameter.detach(), mask
+
+
+def _gates(model: nn.Module, event: Event, alpha: Tensor) -> list[RemovableHandle]:
+    """Hooks that scale what is new by alpha: inputs of its readers, outputs of new blocks."""
+    handles: list[RemovableHandle] = []
+    for slab in event.slabs:
+        if slab.consumer:
+            module, _ = owner(model, slab.tensor)
+            handles.append(module.register_forward_pre_hook(_scale_input(module, slab, alpha)))
+    for name in event.blocks:
+        handles.append(model.get_submodule(name).register_forward_hook(_blend(alpha)))
+    return handles
+
+
+def _scale_input(module: nn.Module, slab: Slab, alpha: Tensor) -> Any:
+    """x_B...F · (1 where a feature is old, alpha where it is new)."""
+    weight = getattr(module, slab.tensor.rpartition(".")[2]).detach()
+    new_F = slab.mask(weight).transpose(0, slab.dim).flatten(1).any(1).to(weight.dtype)
+    old_F = 1 - new_F
+    last = isinstance(module, nn.Linear)
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = args[0]
+        scale_F = old_F + alpha * new_F
+        shape = [1] * x.ndim
+        shape[-1 if last else 1] = -1
+        return (x * scale_F.to(x.dtype).reshape(shape), *args[1:])
+
+    return hook
+
+
+def _blend(alpha: Tensor) -> Any:
+    """x + alpha · (block(x) − x)."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        return torch.lerp(args[0].to(out.dtype), out, alpha.to(out.dtype))
+
+    return hook

@@ -1,0 +1,67 @@
+"""Grow a copy of a network: shapes by the edit, values by the operator.
+
+The host is never touched, so undoing a growth is forgetting the copy.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from progtrain.contracts import Operator, OptimizerRecipe
+from progtrain.growth.edits import Edit
+from progtrain.optimizers.group import OptimizerSet
+from progtrain.run import Probe
+
+
+@dataclass(frozen=True)
+class Host:
+    """The network as it is before a growth, with a batch to look at it by."""
+
+    model: nn.Module
+    probe: Probe
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A grown copy of the host."""
+
+    model: nn.Module
+    edit: Edit
+    host: Host
+
+    @property
+    def x(self) -> Tensor:
+        return self.host.probe.x
+
+
+def grow(host: Host, operator: Operator, seed: int) -> Grown:
+    """Propose, copy, apply, fill. The same host, operator and seed give the same network."""
+    edit = operator.propose(host)
+    model = copy.deepcopy(host.model)
+    edit.apply(model)
+    grown = Grown(model, edit, host)
+    operator.fill(grown, torch.Generator().manual_seed(seed))
+    return grown
+
+
+def carry_optimizer(
+    old: OptimizerSet,
+    new: OptimizerSet,
+    edit: Edit,
+    sliced: frozenset[str],
+    recipe: OptimizerRecipe,
+) -> None:
+    """Put the old optimizer's state into the new one: old entries keep theirs, new ones start."""
+    for name, parameter in old.parameters.items():
+        state, target = old.state_of(name), edit.rename(name)
+        if target in sliced:
+            state = recipe.per_entry(name, parameter, state)
+        shaped = {
+            key: edit.carry(name, value) if value.shape == parameter.shape else value
+            for key, value in state.items()
+        }
+        new.load(target, shaped)

@@ -1,0 +1,82 @@
+"""Widen by copying units and sharing their outgoing weights among the copies (Net2WiderNet).
+
+Chen et al., arXiv 1511.05641: with g(i) the unit that new unit i copies, producers W'[i] = W[g(i)]
+and consumers W'[:, i] = a_i W[:, g(i)], where the a of all copies of a unit sum to 1. Equal shares
+keep copies equal for ever under any optimizer that treats them alike; shares are therefore uneven
+(LEMON, arXiv 2310.07999) and new entries start with empty optimizer state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from progtrain.growth.edits import Edit, Role, WidenSpace
+from progtrain.growth.grow import Grown, Host
+from progtrain.growth.newborn import host_entries, slab_of, tensor_of, widened
+from progtrain.growth.operators.widen import check_widen, growable, grown_size
+
+
+@dataclass(frozen=True)
+class WidenDuplicate:
+    """`factor` × the units of every matching space; exact, for layer norms at whole factors only."""
+
+    spaces: str = "*"
+    factor: float = 2.0
+    unevenness: float = 0.5  # 0: equal shares; shares lie in 1 ± this before they are normalised
+    preserves = True
+    shares = True
+
+    def __post_init__(self) -> None:
+        check_widen(self.factor, self.unevenness)
+
+    def propose(self, host: Host) -> Edit:
+        return Edit(
+            tuple(
+                WidenSpace(
+                    space.name,
+                    space.size,
+                    new := grown_size(space.size, self.factor),
+                    space.parts,
+                    inexact=_inexact(space.name, space.size, new, bool(space.layer_norms)),
+                )
+                for space in growable(host, self.spaces)
+            )
+        )
+
+    def fill(self, grown: Grown, generator: torch.Generator) -> None:
+        for change in widened(grown.edit):
+            source_H = _sources(change, generator)
+            share_H = _shares(source_H, change.old, self.unevenness, generator)
+            for part in change.parts:
+                tensor = tensor_of(grown.model, part.tensor)
+                whole = slab_of(part, replace(change, old=0)).view(tensor)
+                copied = host_entries(tensor, part, change).index_select(part.dim + 1, source_H)
+                if part.role is Role.CONSUMER:
+                    shape = [1] * copied.ndim
+                    shape[part.dim + 1] = change.new
+                    copied = copied * share_H.to(copied).reshape(shape)
+                whole.copy_(copied)
+
+
+def _inexact(name: str, old: int, new: int, normed: bool) -> str:
+    if normed and new % old:
+        return f"a layer norm over {name} sees {new} units of which {old} cannot be copied equally"
+    return ""
+
+
+def _sources(change: WidenSpace, generator: torch.Generator) -> Tensor:
+    """g: the first `old` units are themselves; then whole rounds of all units, the rest drawn."""
+    rounds, rest = divmod(change.new, change.old)
+    drawn = torch.randperm(change.old, generator=generator)[:rest]
+    return torch.cat([torch.arange(change.old).repeat(rounds), drawn])
+
+
+def _shares(source_H: Tensor, old: int, unevenness: float, generator: torch.Generator) -> Tensor:
+    """a: uneven, and summing to 1 over the copies of each unit; float64."""
+    noise = torch.rand(source_H.shape, generator=generator, dtype=torch.float64) * 2 - 1
+    raw_H = 1 + unevenness * noise
+    total_h = torch.zeros(old, dtype=torch.float64).index_add_(0, source_H, raw_H)
+    return raw_H / total_h[source_H]

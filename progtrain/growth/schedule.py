@@ -1,0 +1,66 @@
+"""Grow at declared times, in steps, epochs, samples, FLOPs, seconds or shares of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from progtrain.clock import Duration, Moment
+from progtrain.contracts import Operator
+from progtrain.errors import require
+from progtrain.run import Run, Stage, StopReason
+
+
+@dataclass(frozen=True)
+class At:
+    """A stage: what grows, and when."""
+
+    at: str  # a time since the start, such as 300steps, 4epochs or 40%
+    operator: Operator
+
+    def __post_init__(self) -> None:
+        Duration.parse(self.at, "at")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Stages by name, in order; a stage whose time comes while another consolidates waits."""
+
+    stages: Mapping[str, At]
+    start: Mapping[str, int | float] = field(default_factory=lambda: dict[str, int | float]())
+    consolidation: str = "0steps"  # no structural change for this long after a warmup
+
+    def __post_init__(self) -> None:
+        Duration.parse(self.consolidation, "consolidation")
+        previous: tuple[str, Duration] | None = None
+        for name, stage in self.stages.items():
+            at = Duration.parse(stage.at, f"stages.{name}.at")
+            if previous and previous[1].unit is at.unit:
+                later = f"after stages.{previous[0]}.at={previous[1]}"
+                require(at.value > previous[1].value, f"stages.{name}.at", stage.at, later)
+            previous = (name, at)
+
+    @property
+    def consolidate(self) -> Duration:
+        return Duration.parse(self.consolidation, "consolidation")
+
+    def upcoming(self, run: Run) -> Stage | StopReason:
+        """Also checks that the stage's time lies inside the run."""
+        left = list(self.stages.items())[len(run.events) :]
+        if not left:
+            return StopReason.STAGES_DONE
+        name, stage = left[0]
+        at, total = Duration.parse(stage.at, "at"), run.clock.total
+        inside = at.unit is not total.unit or at.value < total.value
+        before = f"before the end of the run, train.duration={total}"
+        require(inside, f"stages.{name}.at", stage.at, before)
+        return Stage(name, stage.operator, f"its time has come: {at}")
+
+    def next(self, run: Run) -> Stage | StopReason | None:
+        if run.living:
+            return None
+        stage = self.upcoming(run)
+        if isinstance(stage, StopReason):
+            return stage
+        at = Duration.parse(self.stages[stage.name].at, "at")
+        return stage if run.clock.progress(Moment(), at) >= 1 else None

@@ -1,0 +1,30 @@
+"""The GPU where one is visible, else the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from progtrain.hardware.engine import Engine, Settings, check
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Deterministic by default on a CPU, fast by default on a GPU."""
+
+    precision: str = "fp32"  # fp32, tf32, bf16, fp16
+    compile: bool = False
+    deterministic: bool | None = None  # null: true on a CPU, false on a GPU
+    threads: int | None = None  # CPU threads; null: torch's choice
+    data_on_device: bool = True
+
+    def __post_init__(self) -> None:
+        check(self.precision, self.threads)
+
+    def open(self) -> Engine:
+        """Check that device and precision exist and set torch's switches."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
+        rest = (self.threads, self.data_on_device)
+        return Engine(device, Settings(self.precision, self.compile, deterministic, *rest))

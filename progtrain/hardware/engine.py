@@ -1,0 +1,146 @@
+"""Where and in which precision a run computes: device, autocast, loss scaling, compilation."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from progtrain.errors import EnvironmentProblem, require
+from progtrain.optimizers.group import OptimizerSet
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all kinds of hardware have in common."""
+
+    precision: str
+    compile: bool
+    deterministic: bool
+    threads: int | None
+    data_on_device: bool
+
+
+def check(precision: str, threads: int | None) -> None:
+    require(precision in PRECISIONS, "precision", precision, "one of " + ", ".join(PRECISIONS))
+    ok = threads is None or 1 <= threads <= 1024
+    require(ok, "threads", threads, "a whole number, 1 to 1024, or null")
+
+
+class Engine:
+    """One device; holds the loss scaler of fp16, whose state is part of a checkpoint."""
+
+    def __init__(self, device: torch.device, settings: Settings) -> None:
+        self.device, self.settings = device, settings
+        _check_precision(device, settings.precision)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.use_deterministic_algorithms(settings.deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.deterministic = settings.deterministic
+        torch.set_float32_matmul_precision("high" if settings.precision != "fp32" else "highest")
+        torch.backends.cudnn.allow_tf32 = settings.precision != "fp32"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """bf16 and fp16 autocast; disabled in fp32 and tf32."""
+        dtype = torch.float16 if self.settings.precision == "fp16" else torch.bfloat16
+        enabled = self.settings.precision in ("bf16", "fp16")
+        return torch.autocast(self.device.type, dtype, enabled=enabled)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move to the device and compile; called again after every growth.
+
+        Blocks are compiled, not the whole: one graph then serves every depth (a whole network
+        would recompile at each growth and fall back to eager after eight).
+        """
+        model.to(self.device)
+        if self.settings.compile:
+            torch.compiler.reset()
+            for part in _compiled_parts(model):
+                part.compile()
+        return model
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def unscale(self, optimizer: OptimizerSet) -> None:
+        """Bring gradients to their true size (fp16), before clipping or stepping."""
+        for each in optimizer.optimizers:
+            self.scaler.unscale_(each)
+
+    def step(self, optimizer: OptimizerSet) -> None:
+        """Step every optimizer; fp16 skips a step whose gradients are not finite."""
+        for each in optimizer.optimizers:
+            self.scaler.step(each)
+        self.scaler.update()
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Full float32 products, for checks that must see small errors."""
+        matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(matmul)
+            torch.backends.cudnn.allow_tf32 = conv
+
+    def fingerprint(self) -> dict[str, str | int]:
+        """What the bits of a run depend on beside its configuration."""
+        return {
+            "torch": torch.__version__,
+            "device": self.device.type,
+            "machine": platform.machine(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "precision": self.settings.precision,
+        }
+
+    def facts(self) -> str:
+        """One line for the top of the screen."""
+        where = (
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else f"CPU, {torch.get_num_threads()} threads"
+        )
+        words = [
+            f"Python {platform.python_version()}",
+            f"torch {torch.__version__}",
+            where,
+            self.settings.precision,
+        ]
+        return ", ".join(words + (["compiled"] if self.settings.compile else []))
+
+
+def _compiled_parts(model: nn.Module) -> list[nn.Module]:
+    """Blocks of containers that hold modules of one class; the model itself where none does."""
+    parts = [
+        block
+        for container in model.modules()
+        if isinstance(container, nn.Sequential | nn.ModuleList) and len(container) > 0
+        for block in container
+        if len({type(b) for b in container}) == 1 and next(block.children(), None) is not None
+    ]
+    nested = {id(m) for part in parts for m in part.modules() if m is not part}
+    outer = [part for part in parts if id(part) not in nested]
+    return outer or [model]
+
+
+def _check_precision(device: torch.device, precision: str) -> None:
+    if device.type == "cuda":
+        if precision == "bf16" and not torch.cuda.is_bf16_supported():
+            raise EnvironmentProblem(
+                "hardware.precision=bf16 is not supported on this GPU; use fp32 or fp16."
+            )
+    elif precision in ("tf32", "fp16"):
+        raise EnvironmentProblem(
+            f"hardware.precision={precision} needs a GPU; on a CPU use fp32 or bf16."
+        )

@@ -1,0 +1,42 @@
+"""One CUDA GPU; an error where none is visible."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from progtrain.errors import EnvironmentProblem
+from progtrain.hardware.engine import Engine, Settings, check
+
+
+@dataclass(frozen=True)
+class GPU:
+    """Deterministic by default on a CPU, fast by default on a GPU."""
+
+    precision: str = "fp32"  # fp32, tf32, bf16, fp16
+    compile: bool = False
+    deterministic: bool | None = None  # null: true on a CPU, false on a GPU
+    threads: int | None = None  # CPU threads; null: torch's choice
+    data_on_device: bool = True
+
+    def __post_init__(self) -> None:
+        check(self.precision, self.threads)
+
+    def open(self) -> Engine:
+        """Check that device and precision exist and set torch's switches."""
+        device = _visible_gpu()
+        deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
+        rest = (self.threads, self.data_on_device)
+        return Engine(device, Settings(self.precision, self.compile, deterministic, *rest))
+
+
+def _visible_gpu() -> torch.device:
+    if not torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        raise EnvironmentProblem(
+            f"hardware=gpu, but no CUDA device is visible (CUDA_VISIBLE_DEVICES {visible})."
+            " Use hardware=cpu or hardware=auto."
+        )
+    return torch.device("cuda")

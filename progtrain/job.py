@@ -1,0 +1,213 @@
+"""One run from its parts to its result: everything around the stage machine."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import torch
+import yaml
+
+from progtrain.build import Parts
+from progtrain.checkpoint.format import Checkpoint
+from progtrain.checkpoint.lock import acquire
+from progtrain.checkpoint.prune import sweep
+from progtrain.checkpoint.read import latest
+from progtrain.checkpoint.write import write
+from progtrain.clock import Clock, Duration
+from progtrain.data.sets import Batches, Sets, Split, mixed
+from progtrain.errors import CheckpointError, Interrupted
+from progtrain.flops import num_params, training_flops
+from progtrain.growth.plan import plan
+from progtrain.hardware.engine import Engine
+from progtrain.machine import Machine
+from progtrain.report.files import Files, truncate
+from progtrain.report.many import Many
+from progtrain.report.screen import reporter
+from progtrain.run import Probe, Run, StopReason
+from progtrain.settings import Training
+from progtrain.setup import Setup
+from progtrain.state import data_fingerprint, differences, edits_of, file_sizes, pack, unpack
+
+PROBE_SAMPLES = 64
+
+
+def train_job(parts: Parts, directory: Path) -> float:
+    """Train, grow and report in `directory`; the primary metric at the end.
+
+    Raises `Interrupted` when a signal ended it (after a last checkpoint), `DivergedError`,
+    `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
+    """
+    engine = parts.hardware.open()
+    with acquire(directory), _signals() as signals:
+        folder = directory / "checkpoints"
+        sweep(folder)
+        saved = latest(folder) if parts.resume else None
+        batches = _batches(parts, engine)
+        run = _run(parts, engine, batches, saved)
+        if saved:
+            truncate(directory, file_sizes(saved))
+        files = Files(directory, parts.choices, _overrides(directory))
+        facts = [engine.facts(), *(saved.skipped if saved else ())]
+        shown = reporter(directory, parts.choices, facts, f"progtrain resume={directory}")
+        with Many([files, shown]) as reports:
+            setup = _setup(parts, engine, batches, reports, files, directory, signals)
+            reports.started(run, plan(run, setup))
+            for line in _notes(run, saved, engine):
+                reports.noted(run, line)
+            reason = Machine(run, setup).go()
+    if reason is StopReason.INTERRUPTED:
+        raise Interrupted(signals.number, f"Continue with: progtrain resume={directory}")
+    return run.last_metric if run.last_metric is not None else float("nan")
+
+
+def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None) -> Run:
+    torch.manual_seed(parts.seed)
+    model = parts.model_factory(parts.growth.start)
+    for edit in edits_of(saved) if saved else []:
+        edit.apply(model)
+    engine.place(model)
+    train = parts.train
+    x, y = batches.at(0, min(PROBE_SAMPLES, len(batches.sets.train)))
+    clock = Clock(Duration.parse(train.duration, "train.duration"), len(batches.sets.train))
+    run = Run(
+        parts.seed,
+        clock,
+        model,
+        parts.optimizer.build(dict(model.named_parameters()), frozenset()),
+        Probe(x, y),
+        train.metric,
+        train.mode,
+        params=num_params(model),
+        flops=training_flops(model, x),
+        full_params=_full_params(parts),
+        batch_size=train.batch_size * train.accumulate,
+    )
+    torch.manual_seed(mixed(parts.seed, 1))
+    if saved:
+        _check_same_data(saved, batches.sets)
+        unpack(run, saved, engine, parts.optimizer)
+    return run
+
+
+def _full_params(parts: Parts) -> int:
+    """Parameters of the model at its full size, counted without memory."""
+    try:
+        with torch.device("meta"):
+            return num_params(parts.model_factory({}))
+    except (NotImplementedError, RuntimeError):  # some networks look at values as they are built
+        return num_params(parts.model_factory({}))
+
+
+def _batches(parts: Parts, engine: Engine) -> Batches:
+    sets = parts.data.load()
+    train: Training = parts.train
+    sets.check(tuple(parts.data.shape), parts.data.num_classes, train.batch_size * train.accumulate)
+    if engine.settings.data_on_device:
+        sets = replace(
+            sets,
+            train=sets.train.to(engine.device),
+            validation=sets.validation.to(engine.device),
+            test=sets.test.to(engine.device) if sets.test else None,
+        )
+    return Batches(sets, parts.seed, engine.device)
+
+
+def _setup(
+    parts: Parts,
+    engine: Engine,
+    batches: Batches,
+    reports: Many,
+    files: Files,
+    directory: Path,
+    signals: Signals,
+) -> Setup:
+    data = fingerprint(batches.sets.train)
+
+    def save(run: Run) -> None:
+        tensors, state = pack(run, engine, files.sizes(), data)
+        documents = {"state": state, "config": parts.config}
+        write(directory / "checkpoints", run.clock.step, tensors, documents, parts.checkpoint.keep)
+
+    return Setup(
+        parts.model_factory,
+        parts.growth,
+        parts.warmup,
+        parts.scheduler,
+        parts.at_growth,
+        parts.optimizer,
+        batches,
+        engine,
+        parts.train,
+        parts.stop,
+        parts.checkpoint,
+        reports,
+        save,
+        lambda: signals.number != 0,
+    )
+
+
+def fingerprint(split: Split) -> str:
+    """SHA-256 of the samples and labels; data that differ in one bit differ here."""
+    digest = hashlib.sha256()
+    for tensor in (split.x, split.y):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_same_data(saved: Checkpoint, sets: Sets) -> None:
+    if data_fingerprint(saved) != fingerprint(sets.train):
+        raise CheckpointError(
+            "The training data differ from those of the checkpoint. Resume with the same data"
+            " settings and files, or start a new run."
+        )
+
+
+def _notes(run: Run, saved: Checkpoint | None, engine: Engine) -> list[str]:
+    if saved is None:
+        return []
+    notes = [f"resumed at step {run.clock.step} with {len(run.events)} growths behind it"]
+    changed = differences(saved, engine)
+    if changed:
+        notes.append(f"not bit for bit the same as without a stop: {', '.join(changed)}")
+    return notes
+
+
+def _overrides(directory: Path) -> list[str]:
+    """What was typed, as Hydra has stored it."""
+    stored = directory / ".hydra" / "overrides.yaml"
+    return list(yaml.safe_load(stored.read_text()) or []) if stored.is_file() else []
+
+
+@dataclass
+class Signals:
+    """Which signal asked for an end; handlers only set this flag."""
+
+    number: int = 0
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        if self.number:  # asked twice: at once
+            raise KeyboardInterrupt
+        self.number = number
+
+
+@contextmanager
+def _signals() -> Iterator[Signals]:
+    """SIGINT and SIGTERM end the run after the present step; off the main thread, as before."""
+    signals = Signals()
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(number, signals.ask) for number in wanted]
+    except ValueError:  # not the main thread
+        yield signals
+        return
+    try:
+        yield signals
+    finally:
+        for number, handler in zip(wanted, before, strict=True):
+            signal.signal(number, handler)

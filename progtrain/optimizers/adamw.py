@@ -1,0 +1,111 @@
+"""AdamW (Loshchilov & Hutter, arXiv 1711.05101) that stays right when a tensor grows.
+
+torch keeps one step count a tensor. Entries that join later have empty moments under an old count:
+with β₂ = 0.999 their first update would be 3.2 × the learning rate. Tensors that have grown are
+therefore stepped by `SlicedAdamW`, which counts for every entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from progtrain.errors import require
+from progtrain.optimizers.group import OptimizerSet, State, split_decay
+
+
+class SlicedAdamW(torch.optim.Optimizer):
+    """AdamW with the bias correction kept for every entry.
+
+    Adam divides the moving averages of g and g² by 1 − β^t. That divisor is itself the moving
+    average of ones, so it is kept as one: `ones1`, `ones2`, tensors of the parameter's shape. A
+    new entry starts all four averages at 0 and is then exactly an entry of a new AdamW.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float], eps: float):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._step_group(group, params)
+
+    def _step_group(self, group: dict[str, Any], params: list[nn.Parameter]) -> None:
+        (beta1, beta2), lr = group["betas"], group["lr"]
+        states = [self._state(p) for p in params]
+        first, second = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
+        ones1, ones2 = [s["ones1"] for s in states], [s["ones2"] for s in states]
+        grads: list[Tensor] = [p.grad for p in params if p.grad is not None]
+        one = [torch.ones((), device=p.device, dtype=p.dtype).expand_as(p) for p in params]
+        torch._foreach_lerp_(first, grads, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, grads, grads, 1 - beta2)
+        torch._foreach_lerp_(ones1, one, 1 - beta1)
+        torch._foreach_lerp_(ones2, one, 1 - beta2)
+        denominator = torch._foreach_div(second, ones2)
+        torch._foreach_sqrt_(denominator)
+        torch._foreach_add_(denominator, group["eps"])
+        torch._foreach_mul_(denominator, ones1)
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        torch._foreach_addcdiv_(params, first, denominator, -lr)
+
+    def _state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        state = self.state[parameter]
+        if not state:
+            for key in ("exp_avg", "exp_avg_sq", "ones1", "ones2"):
+                state[key] = torch.zeros_like(parameter)
+        return state
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Decoupled weight decay, moments β₁ and β₂; `torch.optim.AdamW` until a tensor grows."""
+
+    lr: float = 3e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.01  # of matrices and kernels; norms and biases do not decay
+
+    def __post_init__(self) -> None:
+        require(0 < self.lr < 1e6, "lr", self.lr, "a finite number > 0")
+        require(0 <= self.beta1 < 1, "beta1", self.beta1, "in [0, 1)")
+        require(0 <= self.beta2 < 1, "beta2", self.beta2, "in [0, 1)")
+        require(0 < self.eps < 1, "eps", self.eps, "in (0, 1)")
+        require(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "in [0, 1)")
+
+    def build(self, parameters: Mapping[str, nn.Parameter], sliced: frozenset[str]) -> OptimizerSet:
+        return OptimizerSet(self.optimizers(parameters, sliced), parameters)
+
+    def optimizers(
+        self, parameters: Mapping[str, nn.Parameter], sliced: frozenset[str]
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        """One optimizer for tensors as they were born, one for those that have grown."""
+        whole = {name: p for name, p in parameters.items() if name not in sliced}
+        grown = {name: p for name, p in parameters.items() if name in sliced}
+        betas = (self.beta1, self.beta2)
+        made: list[torch.optim.Optimizer] = []
+        if whole:
+            groups = split_decay(whole, self.weight_decay)
+            made.append(torch.optim.AdamW(groups, self.lr, betas, self.eps))
+        if grown:
+            made.append(
+                SlicedAdamW(split_decay(grown, self.weight_decay), self.lr, betas, self.eps)
+            )
+        return tuple(made)
+
+    def per_entry(self, name: str, parameter: nn.Parameter, state: State) -> State:
+        """torch's scalar step count t as 1 − β^t in every entry."""
+        if "step" not in state:
+            return state
+        step = float(state["step"])
+        kept = {key: value for key, value in state.items() if key != "step"}
+        ones1 = torch.full_like(parameter, 1 - self.beta1**step, requires_grad=False)
+        ones2 = torch.full_like(parameter, 1 - self.beta2**step, requires_grad=False)
+        return {**kept, "ones1": ones1, "ones2": ones2}

@@ -1,0 +1,204 @@
+"""A run as files: `metrics.jsonl`, `events.jsonl` and, at the stop, `result.json`.
+
+A row is on disk when the call that made it returns. JSON is strict: what is not finite is null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from progtrain.clock import Moment, Unit
+from progtrain.report import words
+from progtrain.run import StopReason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from progtrain.contracts import PlannedStage
+    from progtrain.run import Event, Json, Observation, Run
+
+METRICS, EVENTS, RESULT = "metrics.jsonl", "events.jsonl", "result.json"
+
+
+class Files:
+    """Writes rows under `directory`, after those that are there."""
+
+    def __init__(
+        self, directory: Path, choices: Mapping[str, str], overrides: Sequence[str]
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.choices, self.overrides = dict(choices), list(overrides)
+        self._open = {name: (directory / name).open("ab") for name in (METRICS, EVENTS)}
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes written so far, by file name; a checkpoint stores them for `truncate`."""
+        return {name: (self.directory / name).stat().st_size for name in self._open}
+
+    def started(self, run: Run, plan: list[PlannedStage]) -> None:
+        # a resumed run has no result until it stops again
+        (self.directory / RESULT).unlink(missing_ok=True)
+        stages: list[Json] = [
+            {"name": s.name, "what": s.what, "params": s.params, "flops": s.flops} for s in plan
+        ]
+        self._event(
+            run,
+            "started",
+            run.clock.now,
+            {
+                "resumed": run.clock.step > 0,
+                "seed": run.seed,
+                "params": run.params,
+                "flops_per_sample": run.flops,
+                "metric_name": run.metric,
+                "mode": run.mode,
+                "choices": {**self.choices},
+                "overrides": [*self.overrides],
+                "plan": stages,
+            },
+        )
+
+    def stepped(self, run: Run, loss: Tensor) -> None:
+        """Nothing: a row a step would cost a wait for the device a step."""
+
+    def observed(self, run: Run, observation: Observation) -> None:
+        row = _when(run, observation.moment) | {"epoch": observation.epoch, "params": run.params}
+        self._row(METRICS, row | {k: v for k, v in observation.metrics.items() if k not in row})
+
+    def grew(self, run: Run, event: Event) -> None:
+        grown: dict[str, Json] = {
+            "cause": event.cause,
+            "what": event.edit.describe(),
+            "params_before": event.params_before,
+            "params_after": event.params_after,
+            "flops_before": event.flops_before,
+            "flops_after": event.flops_after,
+            "preservation_error": event.preservation_error,
+            "promised": event.promised,
+            "metric_name": run.metric,
+            "metric_before": event.metric_before,
+            "metric_after": event.metric_after,
+            "growth_seconds": event.seconds,
+        }
+        self._event(run, "growth", event.moment, _life(event) | grown)
+
+    def advanced(self, run: Run, event: Event) -> None:
+        self._event(run, "phase", event.since, _life(event))
+
+    def noted(self, run: Run, text: str) -> None:
+        self._event(run, "note", run.clock.now, {"text": text})
+
+    def stopped(self, run: Run) -> None:
+        result = self._result(run)
+        self._event(run, "stop", run.clock.now, {k: result[k] for k in ("stop", "grown_out")})
+        _write(self.directory / RESULT, result)
+
+    def _result(self, run: Run) -> dict[str, Json]:
+        now = run.clock.now
+        return {
+            "status": "interrupted" if run.stopped is StopReason.INTERRUPTED else "done",
+            "metric_name": run.metric,
+            "mode": run.mode,
+            "metric": run.last_metric,
+            "best_metric": run.best_metric,
+            "params_start": words.params_start(run),
+            "params": run.params,
+            "flops": now.flops,
+            "seconds": now.seconds,
+            "steps": now.step,
+            "epochs": run.clock.epoch,
+            "growths": len(run.events),
+            "stop": run.stopped.name if run.stopped else None,
+            "grown_out": run.grown_out.name if run.grown_out else None,
+            "seed": run.seed,
+            "choices": {**self.choices},
+            "overrides": [*self.overrides],
+        }
+
+    def _event(self, run: Run, kind: str, moment: Moment, more: Mapping[str, Json]) -> None:
+        self._row(EVENTS, {"kind": kind, **_when(run, moment), **more})
+
+    def _row(self, name: str, row: Mapping[str, Json]) -> None:
+        self._open[name].write(strict(row).encode() + b"\n")
+        self._open[name].flush()
+
+
+def truncate(directory: Path, sizes: Mapping[str, int]) -> None:
+    """Cut the files back to what a checkpoint knew of, so that a resume repeats no row.
+
+    A file that lost its end (a power cut) keeps its complete rows.
+    """
+    for name in (METRICS, EVENTS):
+        path = directory / name
+        if name in sizes and path.exists():
+            kept = path.read_bytes()[: sizes[name]]
+            os.truncate(path, kept.rfind(b"\n") + 1)
+
+
+def write_failure(
+    directory: Path, choices: Mapping[str, str], overrides: Sequence[str], error: str
+) -> None:
+    """The `result.json` of a run that raised; `error` is one line."""
+    result: dict[str, Json] = {
+        "status": "failed",
+        "error": words.one_line(error),
+        "choices": {**choices},
+        "overrides": [*overrides],
+    }
+    _write(directory / RESULT, result)
+
+
+def strict(value: Json | Mapping[str, Json], indent: int | None = None) -> str:
+    """JSON that every parser reads."""
+    return json.dumps(_finite(value), allow_nan=False, ensure_ascii=False, indent=indent)
+
+
+def _finite(value: Json | Mapping[str, Json]) -> Json:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _when(run: Run, moment: Moment) -> dict[str, Json]:
+    return {
+        "step": moment.step,
+        "epoch": run.clock.count(moment, Unit.EPOCH),
+        "samples": moment.samples,
+        "flops": moment.flops,
+        "seconds": moment.seconds,
+    }
+
+
+def _life(event: Event) -> dict[str, Json]:
+    return {
+        "index": event.index,
+        "stage": event.stage,
+        "phase": event.phase.value,
+        "alpha": event.alpha,
+    }
+
+
+def _write(path: Path, result: Mapping[str, Json]) -> None:
+    """All of the file or nothing of it."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(strict(result, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,195 @@
+"""A multirun as one table, with the spread between seeds and how far to trust it."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from progtrain.report import words
+from progtrain.report.files import strict
+from progtrain.report.outcomes import (
+    DONE,
+    SEED,
+    Job,
+    Spread,
+    caution,
+    read_jobs,
+    spreads,
+    varying,
+    winners,
+)
+
+# what a table may lose, first to last, on a terminal that is too narrow for it
+_EXPENDABLE = ("seconds", "best", "growths", "FLOPs")
+_WIDE = 100_000  # no terminal: as wide as the table needs
+_FIGURES = ("metric_name", "metric", "best_metric", "growths", "params", "flops", "seconds")
+
+
+def print_comparison(sweep_dir: Path, console: Console | None = None) -> None:
+    """Print the jobs of a multirun side by side; write `comparison.json` and `comparison.csv`."""
+    console = console or _console()
+    jobs = read_jobs(sweep_dir)
+    names = varying(jobs)
+    unseeded = [name for name in names if name != SEED]
+    groups = spreads(jobs, unseeded)
+    sentence = caution(groups)
+    with console.capture() as capture:
+        _print_table(console, _job_rows(jobs, names), winners(jobs))
+        if any(group.n + group.not_done > 1 for group in groups):
+            console.print()
+            _print_table(console, _spread_rows(groups, unseeded), frozenset())
+        for job in jobs:
+            if job.status != DONE:
+                told = f"job {job.name} {job.status}: {job.error or 'its numbers are left out.'}"
+                console.print(Text(told, style="red"), soft_wrap=True)
+        console.print(Text(sentence, style="bold"), soft_wrap=not console.is_terminal)
+    print(words.encodable(capture.get(), console.encoding), end="", file=console.file, flush=True)
+    _write_json(sweep_dir, jobs, names, groups, unseeded, sentence)
+    _write_csv(sweep_dir, jobs, names)
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def _job_rows(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, str]]:
+    """One row a job, `{column: cell}`."""
+    metrics = list(dict.fromkeys(job.metric_name for job in jobs if job.metric_name))
+    final = metrics[0] if len(metrics) == 1 else "final"
+    return [
+        {
+            "job": job.name,
+            **{name: job.settings.get(name, words.MISSING) for name in names},
+            **({"metric": job.metric_name} if len(metrics) > 1 else {}),
+            final: words.metric(job.metric),
+            "best": words.metric(job.best_metric),
+            "growths": _whole(job.growths),
+            "params": _whole(job.params),
+            "FLOPs": _flops(job.flops),
+            "seconds": _seconds(job.seconds),
+            "status": job.status,
+        }
+        for job in jobs
+    ]
+
+
+def _spread_rows(groups: Sequence[Spread], names: Sequence[str]) -> list[dict[str, str]]:
+    return [
+        {
+            **dict(zip(names, (cell or words.MISSING for cell in group.settings), strict=True)),
+            "final, mean ± std": _mean(group),
+            "n": f"{group.n}",
+            "not done": f"{group.not_done}",
+            "params": _whole(group.params),
+            "FLOPs": _flops(group.flops),
+            "seconds": _seconds(group.seconds),
+        }
+        for group in groups
+    ]
+
+
+def _print_table(console: Console, rows: Sequence[dict[str, str]], winners: frozenset[str]) -> None:
+    """The rows in as many columns as the console holds; nothing is cut inside a cell."""
+    columns = list(rows[0]) if rows else ["job"]
+    left_out: list[str] = []
+    width, unbounded = console.width, console.options.update(max_width=_WIDE)
+    for name in _EXPENDABLE:
+        if Measurement.get(console, unbounded, _table(rows, columns, winners)).maximum <= width:
+            break
+        if name in columns:
+            columns.remove(name)
+            left_out.append(name)
+    console.print(_table(rows, columns, winners))
+    if winners:
+        console.print(Text("* best final metric", style="dim"))
+    if left_out:
+        told = f"Left out for width: {', '.join(left_out)}; comparison.csv has all."
+        console.print(Text(told, style="dim"))
+
+
+def _table(
+    rows: Sequence[dict[str, str]], columns: Sequence[str], winners: frozenset[str]
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    for name in columns:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        won = row.get("job") in winners
+        cells = [row[name] for name in columns]
+        if won:
+            cells[0] += " *"
+        style = "bold green" if won else "red" if row.get("status", DONE) != DONE else ""
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
+
+
+def _mean(group: Spread) -> str:
+    if group.mean is None:
+        return words.MISSING
+    return f"{words.metric(group.mean)} ± {words.metric(group.deviation)}"
+
+
+def _whole(value: float | None) -> str:
+    return words.MISSING if value is None else f"{value:,.0f}"
+
+
+def _flops(value: float | None) -> str:
+    return words.MISSING if value is None else words.flops(value)
+
+
+def _seconds(value: float | None) -> str:
+    return words.MISSING if value is None else words.seconds(value)
+
+
+def _write_json(
+    sweep_dir: Path,
+    jobs: Sequence[Job],
+    names: Sequence[str],
+    groups: Sequence[Spread],
+    unseeded: Sequence[str],
+    sentence: str,
+) -> None:
+    best = winners(jobs)
+    content = strict(
+        {
+            "varying": [*names],
+            "jobs": [
+                {
+                    "job": job.name,
+                    "settings": {**job.settings},
+                    "status": job.status,
+                    "error": job.error,
+                    "is_best": job.name in best,
+                    **{figure: getattr(job, figure) for figure in _FIGURES},
+                }
+                for job in jobs
+            ],
+            "over_seeds": [
+                {**asdict(group), "settings": dict(zip(unseeded, group.settings, strict=True))}
+                for group in groups
+            ],
+            "caution": sentence,
+        },
+        indent=2,
+    )
+    (sweep_dir / "comparison.json").write_text(content + "\n", encoding="utf-8")
+
+
+def _write_csv(sweep_dir: Path, jobs: Sequence[Job], names: Sequence[str]) -> None:
+    with (sweep_dir / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["job", *names, *_FIGURES, "status", "error"])
+        for job in jobs:
+            settings = [job.settings.get(name, "") for name in names]
+            figures = [getattr(job, figure) for figure in _FIGURES]
+            writer.writerow([job.name, *settings, *figures, job.status, job.error])

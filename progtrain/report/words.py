@@ -1,0 +1,229 @@
+"""The words of a run: numbers, growths, summaries; the same on screen and in plain lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from progtrain.clock import Unit
+from progtrain.run import Phase
+
+if TYPE_CHECKING:
+    from progtrain.contracts import PlannedStage
+    from progtrain.run import Event, Observation, Run
+
+MISSING = "–"
+# a plan is read, not scrolled: a longer one shows its two ends
+PLAN_ROWS = 24
+_UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+_ASCII = str.maketrans(
+    {"→": "->", "×": "x", "α": "alpha", "±": "+/-", "–": "-", "·": "|", "…": "~"}
+)
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What is known before the run starts."""
+
+    directory: Path  # where outputs go
+    choices: Mapping[str, str]  # {group: option}
+    facts: Sequence[str]  # versions, device
+    resume_command: str  # continues this run, as one types it
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One growth in words, clause by clause."""
+
+    head: str
+    what: str
+    cause: str
+    size: str
+    cost: str
+    kept: str
+    metric: str
+    took: str
+
+    def sentence(self) -> str:
+        clauses = (self.what, self.cause, self.size, self.cost, self.kept, self.metric, self.took)
+        return f"{self.head}: " + "; ".join(clauses)
+
+
+def params(number: float) -> str:
+    return f"{number:,.0f} params"
+
+
+def flops(number: float) -> str:
+    """`3.2 MFLOP`: three digits and the unit that fits."""
+    power = 0
+    # the rounded number decides: 999,999 is 1 MFLOP, not 1e+03 kFLOP
+    while abs(float(f"{number / 1000**power:.3g}")) >= 1000 and power < len(_UNITS) - 1:
+        power += 1
+    return f"{number / 1000**power:.3g} {_UNITS[power]}FLOP"
+
+
+def seconds(number: float) -> str:
+    """`0.42 s`, `12 s`, `1 m 12 s`, `2 h 05 m` or `3 d 04 h`."""
+    if not math.isfinite(number):
+        return "? s"
+    if number < 0.005:
+        return "0 s"
+    if number < 9.95:
+        return f"{number:.2g} s"
+    whole = round(number)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    minutes = round(number / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} m"
+    hours = round(number / 3600)
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def metric(value: float | None) -> str:
+    """Four decimals where they mean something, `–` where there is no value."""
+    if value is None:
+        return MISSING
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4f}"
+    return f"{value:.3e}"
+
+
+def ratio(before: float, after: float) -> str:
+    if before <= 0:
+        return f"×{MISSING}"
+    times = after / before
+    return f"×{times:.2f}" if times < 100 else f"×{times:,.0f}"
+
+
+def one_line(text: str) -> str:
+    """Free text with no line ends, escapes or other control characters."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def encodable(text: str, encoding: str) -> str:
+    """The text as a stream of this encoding can hold it."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def stage(run: Run, num_planned: int) -> str:
+    """`stage 2/4`; a run that grew past its plan counts on alone."""
+    now = len(run.events) + 1
+    return f"stage {now}/{num_planned}" if now <= num_planned else f"stage {now}"
+
+
+def phase_now(run: Run) -> Phase:
+    """The phase of the youngest growth that is alive; `INTEGRATED` where nothing is under way."""
+    return run.living[-1].phase if run.living else Phase.INTEGRATED
+
+
+def life(run: Run) -> str:
+    """`warmup α 0.43`, with `+1` where an older growth is alive too; `steady` for none."""
+    if not run.living:
+        return "steady"
+    youngest = run.living[-1]
+    words = youngest.phase.value
+    if youngest.phase is Phase.WARMUP:
+        words += f" α {youngest.alpha:.2f}"
+    older = len(run.living) - 1
+    return f"{words} +{older}" if older else words
+
+
+def growth(run: Run, event: Event) -> Growth:
+    epoch = run.clock.count(event.moment, Unit.EPOCH)
+    sizes = ratio(event.params_before, event.params_after)
+    costs = ratio(event.flops_before, event.flops_after)
+    promise = "promised" if event.promised else "not promised"
+    return Growth(
+        head=f"growth {event.index + 1} {event.stage} at step {event.moment.step:,}"
+        f" (epoch {epoch:.1f})",
+        what=event.edit.describe(),
+        cause=f"because {event.cause or 'it was due'}",
+        size=f"{event.params_before:,} → {params(event.params_after)} ({sizes})",
+        cost=f"{flops(event.flops_before)} → {flops(event.flops_after)} per sample ({costs})",
+        kept=f"preservation error {event.preservation_error:.1e} ({promise})",
+        metric=f"{run.metric} {metric(event.metric_before)} → {metric(event.metric_after)}",
+        took=f"took {seconds(event.seconds)}",
+    )
+
+
+def advanced(event: Event) -> str:
+    name = f"growth {event.index + 1} {event.stage}"
+    if event.phase is Phase.INTEGRATED:
+        return f"{name} is integrated at step {event.since.step:,}"
+    return f"{name} enters {event.phase.value} at step {event.since.step:,}"
+
+
+def evaluation(run: Run, seen: Observation, is_best: bool) -> str:
+    """The primary metric first, then every other one."""
+    names = [run.metric, *(name for name in seen.metrics if name != run.metric)]
+    told = [f"{name} {metric(seen.metrics.get(name))}" for name in names]
+    if is_best:
+        told[0] += " (best so far)"
+    return f"epoch {seen.epoch:.1f}, step {seen.moment.step:,}: " + ", ".join(told)
+
+
+def is_better(run: Run, new: float | None, old: float | None) -> bool:
+    if new is None or new != new:
+        return False
+    return old is None or (new > old if run.mode == "max" else new < old)
+
+
+def params_start(run: Run) -> int:
+    """The size before anything grew."""
+    return run.events[0].params_before if run.events else run.params
+
+
+def summary(run: Run) -> list[tuple[str, str]]:
+    """The closing words, `(label, sentence)`."""
+    stop, grown_out = run.stopped, run.grown_out
+    start, now = params_start(run), run.clock.now
+    return [
+        ("stopped", f"{stop.name}: {stop.value}" if stop else "No reason was given."),
+        (
+            "growing",
+            f"{grown_out.name}: {grown_out.value}" if grown_out else "Growth had not ended.",
+        ),
+        ("growths", f"{len(run.events)}"),
+        ("size", f"{start:,} → {params(run.params)} ({ratio(start, run.params)})"),
+        (
+            "metric",
+            f"{run.metric} {metric(run.last_metric)} at the end, {metric(run.best_metric)} at best",
+        ),
+        (
+            "cost",
+            f"{flops(now.flops)} in {seconds(now.seconds)}, growing and evaluation included;"
+            f" {now.step:,} steps, {run.clock.epoch:.1f} epochs",
+        ),
+    ]
+
+
+def unfinished(run: Run) -> str:
+    return f"Ended early at step {run.clock.step:,}. If a checkpoint was written, this continues:"
+
+
+def planned(plan: Sequence[PlannedStage]) -> list[tuple[str, str, str, str]]:
+    """Rows of the plan: name, what it adds, parameters and FLOPs with × the first stage."""
+    rows = [
+        (
+            row.name,
+            row.what,
+            f"{row.params:,} ({ratio(plan[0].params, row.params)})",
+            f"{flops(row.flops)} ({ratio(plan[0].flops, row.flops)})",
+        )
+        for row in plan
+    ]
+    if len(rows) <= PLAN_ROWS:
+        return rows
+    half = PLAN_ROWS // 2
+    left_out = ("…", f"{len(rows) - 2 * half} more stages", "…", "…")
+    return [*rows[:half], left_out, *rows[-half:]]

@@ -1,0 +1,159 @@
+"""The nouns: everything a run is, and nothing else in progtrain holds state.
+
+A checkpoint is a `Run`, no more and no less. Plug-ins are frozen dataclasses of hyperparameters;
+what they must remember lives here, so a resume needs no code of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from progtrain.clock import Clock, Moment
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from progtrain.contracts import Operator
+    from progtrain.growth.edits import Edit, Slab
+    from progtrain.optimizers.group import OptimizerSet
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class Phase(Enum):
+    """Where a growth is in its life; the order is the order of life."""
+
+    ISOLATE = "isolate"  # the host is frozen, only what is new learns
+    WARMUP = "warmup"  # what is new is blended in
+    CONSOLIDATE = "consolidate"  # no structural change
+    INTEGRATED = "integrated"  # part of the host
+
+
+class StopReason(Enum):
+    """Why training or growing ended; the value tells the user what to change."""
+
+    DURATION = "The planned length is over. Raise train.duration to train on."
+    TARGET = "The target metric is reached. Raise stop.target to train on."
+    FLOPS = "The FLOP limit is spent. Raise stop.max_flops to train on."
+    SECONDS = "The time limit is spent. Raise stop.max_seconds to train on."
+    NO_IMPROVEMENT = (
+        "The last growth brought no improvement. Raise stop.patience, or grow by something else."
+    )
+    STAGES_DONE = "Every declared stage has grown. Declare more under growth.stages to grow on."
+    MAX_STAGES = "The maximum number of growths is reached. Raise growth.max_stages to grow on."
+    BUDGET = (
+        "No declared growth fits into the rest of the budget. Raise growth.max_params (or"
+        " max_flops, max_seconds) to grow on."
+    )
+    NOTHING_TO_GROW = "This policy never grows. Choose growth=plateau, budget or schedule to grow."
+    INTERRUPTED = "Interrupted. The last checkpoint is complete; resume=<directory> continues it."
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One declared step of the architecture curriculum, found to be due."""
+
+    name: str
+    operator: Operator
+    cause: str = ""  # why now, in words
+
+
+@dataclass(frozen=True)
+class Event:
+    """One growth that happened."""
+
+    index: int  # 0 for the run's first growth
+    stage: str
+    cause: str
+    edit: Edit
+    moment: Moment  # when it happened
+    phase: Phase
+    since: Moment  # when the phase began
+    slabs: tuple[Slab, ...]  # the new entries, under the names tensors have now
+    blocks: tuple[str, ...]  # the new blocks, under the names modules have now
+    params_before: int
+    params_after: int
+    flops_before: float  # of one sample, forward and backward
+    flops_after: float
+    promised: bool  # operator or warmup promised to preserve the function
+    preservation_error: float  # max |change of output| / max |output| on the probe batch
+    metric_before: float | None  # primary metric at the last evaluation before
+    metric_after: float | None = None  # primary metric directly after, same weights
+    seconds: float = 0.0  # what the growth took
+    alpha: float = 1.0  # strength of the new part now
+
+    @property
+    def alive(self) -> bool:
+        return self.phase is not Phase.INTEGRATED
+
+    def moved(self, edit: Edit) -> Event:
+        """The same event after `edit` has moved modules."""
+        return replace(
+            self,
+            slabs=tuple(replace(s, tensor=edit.rename(s.tensor)) for s in self.slabs),
+            blocks=tuple(edit.rename(b) for b in self.blocks),
+        )
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an evaluation boundary saw; `metrics` by name, such as `val/accuracy`."""
+
+    moment: Moment
+    epoch: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed batch of training data on which growth is traced and checked."""
+
+    x: Tensor  # (batch, ...)
+    y: Tensor  # (batch,)
+
+
+@dataclass
+class Run:
+    """All state of a run."""
+
+    seed: int
+    clock: Clock
+    model: nn.Module
+    optimizer: OptimizerSet
+    probe: Probe
+    metric: str  # primary metric, such as val/accuracy
+    mode: str  # max or min
+    params: int = 0  # of the network now
+    flops: float = 0.0  # of one training sample, forward and backward, of the network now
+    full_params: int = 0  # of the model at its full size, as configured
+    batch_size: int = 1  # samples of one optimizer step
+    events: list[Event] = field(default_factory=lambda: list[Event]())
+    history: list[Observation] = field(default_factory=lambda: list[Observation]())
+    memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())
+    grown_out: StopReason | None = None  # why growth ended, once it has
+    stopped: StopReason | None = None
+
+    @property
+    def edits(self) -> list[Edit]:
+        return [event.edit for event in self.events]
+
+    @property
+    def living(self) -> list[Event]:
+        """Growths still in their life cycle."""
+        return [event for event in self.events if event.alive]
+
+    @property
+    def last_metric(self) -> float | None:
+        """The primary metric at the last evaluation."""
+        return self.history[-1].metrics.get(self.metric) if self.history else None
+
+    @property
+    def best_metric(self) -> float | None:
+        """The best value of the primary metric so far."""
+        values = [o.metrics[self.metric] for o in self.history if self.metric in o.metrics]
+        if not values:
+            return None
+        return max(values) if self.mode == "max" else min(values)

@@ -1,0 +1,99 @@
+"""The settings of a run that belong to no group: how long, when to stop, what to keep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from progtrain.clock import Duration
+from progtrain.errors import require
+
+
+def whole(value: object) -> bool:
+    """Whether `value` is a whole number, `1e3` and `16.0` included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value == int(value)
+
+
+def _at_least(plugin: object, setting: str, lowest: int, hint: str = "") -> None:
+    """Check a whole number and store it as `int`."""
+    value = getattr(plugin, setting)
+    require(whole(value) and value >= lowest, setting, value, f"a whole number >= {lowest}", hint)
+    object.__setattr__(plugin, setting, int(value))
+
+
+def _lasting(plugin: object, setting: str, example: str) -> None:
+    """Check a length of training that is not 0."""
+    value = getattr(plugin, setting)
+    require(Duration.parse(value, setting).value > 0, setting, value, "longer than 0", example)
+
+
+def _limit(plugin: object, setting: str) -> None:
+    value = getattr(plugin, setting)
+    good = value is None or (_number(value) and value > 0)
+    require(good, setting, value, "a finite number > 0, or null for no limit")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and on what batches a run trains, and what it watches."""
+
+    duration: str = "30epochs"  # length of the run; growing included, not added
+    batch_size: int = 64  # samples of one forward pass
+    accumulate: int = 1  # forward passes of one optimizer step
+    evaluate_every: str = "1epoch"
+    log_every: str = "10steps"
+    metric: str = "val/accuracy"  # what triggers, stopping and sweeps look at
+    mode: str = "max"  # whether more of the metric is better (max) or less (min)
+    clip: float = 0.0  # largest gradient norm; 0 clips nothing
+
+    def __post_init__(self) -> None:
+        _lasting(self, "duration", "Try 30epochs.")
+        share = str(self.duration).strip().endswith("%")
+        allowed = "a length in steps, epochs, samples, flops or seconds"
+        require(not share, "duration", self.duration, allowed, "It is what shares are shares of.")
+        _at_least(self, "batch_size", 1)
+        _at_least(self, "accumulate", 1)
+        _lasting(self, "evaluate_every", "Try 1epoch.")
+        _lasting(self, "log_every", "Try 10steps.")
+        hint = "Try val/accuracy or val/loss."
+        named = bool(str(self.metric or "").strip())
+        require(named, "metric", self.metric, "the name of a metric", hint)
+        require(self.mode in ("max", "min"), "mode", self.mode, "max or min")
+        good = _number(self.clip) and self.clip >= 0
+        require(good, "clip", self.clip, "a finite number >= 0 (0 clips nothing)")
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """What ends a run before its length is over; null means nothing does."""
+
+    target: float | None = None  # value of train.metric that is enough
+    max_flops: float | None = None  # of the whole run: training, evaluation, growing
+    max_seconds: float | None = None
+    patience: int | None = None  # growths in a row that bring no improvement
+
+    def __post_init__(self) -> None:
+        good = self.target is None or _number(self.target)
+        require(good, "target", self.target, "a finite number, or null for no target")
+        _limit(self, "max_flops")
+        _limit(self, "max_seconds")
+        if self.patience is not None:
+            _at_least(self, "patience", 1)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """How often a run is stored, and how many of the stored ones stay."""
+
+    every: str = "25%"
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        _lasting(self, "every", "Try 25%.")
+        _at_least(self, "keep", 2, "One of them may be damaged.")

@@ -1,0 +1,36 @@
+"""Everything a run uses and never changes: the plug-ins, the data, the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from progtrain.contracts import AtGrowth, Growth, OptimizerRecipe, Reporter, Shape, Warmup
+from progtrain.data.sets import Batches
+from progtrain.hardware.engine import Engine
+from progtrain.run import Run
+from progtrain.settings import Checkpoints, Stopping, Training
+
+Save = Callable[[Run], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the stage machine works with."""
+
+    model_factory: Callable[[Mapping[str, int | float]], nn.Module]
+    growth: Growth
+    warmup: Warmup
+    scheduler: Shape
+    at_growth: AtGrowth
+    optimizer: OptimizerRecipe
+    batches: Batches
+    engine: Engine
+    train: Training
+    stop: Stopping
+    checkpoint: Checkpoints
+    reporter: Reporter
+    save: Save
+    interrupted: Callable[[], bool]

@@ -1,0 +1,76 @@
+"""One optimizer step, and one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from progtrain.contracts import Strength
+from progtrain.data.sets import Split
+from progtrain.growth.controls import Controls
+from progtrain.run import Run
+from progtrain.schedulers.shape import When
+from progtrain.setup import Setup
+
+_EVALUATION_BATCH = 1024  # samples
+
+
+def learning_rate(run: Run, setup: Setup) -> float:
+    """The multiplier of every group's base rate for the coming step."""
+    clock = run.clock
+    metric = tuple(
+        (o.moment, o.metrics[run.metric]) for o in run.history if run.metric in o.metrics
+    )
+    when = When(
+        clock,
+        clock.now,
+        after=clock.after_step(run.batch_size, run.flops * run.batch_size),
+        metrics=metric,
+        growths=tuple(event.moment for event in run.events),
+    )
+    return setup.at_growth.multiplier(setup.scheduler, when)
+
+
+def train_step(
+    run: Run, setup: Setup, controls: Controls, strengths: Mapping[int, Strength]
+) -> Tensor:
+    """One optimizer step over `accumulate` forward passes; the mean loss, left on the device."""
+    engine, parts = setup.engine, setup.train.accumulate
+    controls.set(strengths)
+    run.optimizer.set_multiplier(learning_rate(run, setup))
+    run.optimizer.zero_grad()
+    total = torch.zeros((), device=engine.device)
+    with controls.still_buffers():
+        for part in range(parts):
+            position = run.clock.now.samples + part * setup.train.batch_size
+            x, y = setup.batches.at(position, setup.train.batch_size)
+            with engine.autocast():
+                loss = F.cross_entropy(run.model(x), y) / parts
+            engine.backward(loss)
+            total += loss.detach()
+    with controls.limited(run.optimizer, strengths):
+        if setup.train.clip > 0:
+            engine.unscale(run.optimizer)
+            nn.utils.clip_grad_norm_(run.model.parameters(), setup.train.clip)
+        engine.step(run.optimizer)
+    return total
+
+
+def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
+    """Loss and accuracy over a whole split, each sample once, at the alphas training has now."""
+    run.model.eval()
+    loss = torch.zeros((), device=setup.engine.device, dtype=torch.float64)
+    right = torch.zeros((), device=setup.engine.device, dtype=torch.int64)
+    with torch.no_grad(), setup.engine.autocast():
+        for x, y in setup.batches.every(split, _EVALUATION_BATCH):
+            logits = run.model(x).float()
+            loss += F.cross_entropy(logits, y, reduction="sum").double()
+            right += (logits.argmax(1) == y).sum()
+    run.model.train()
+    return {
+        f"{prefix}/loss": float(loss) / len(split),
+        f"{prefix}/accuracy": float(right) / len(split),
+    }

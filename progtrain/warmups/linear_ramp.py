@@ -1,0 +1,41 @@
+"""The output of what is new is blended in along a straight line.
+
+    α(p) = p
+
+p is the share of `length` that is over at the end of the coming step, so the last step of the
+ramp runs at exactly 1 and the first at more than 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from progtrain.clock import Duration
+from progtrain.contracts import Strength
+from progtrain.run import Phase
+from progtrain.warmups.ramp import check_length
+
+
+def alpha(p: float) -> float:
+    """Strength of the new part at progress p in [0, 1]."""
+    return p
+
+
+@dataclass(frozen=True)
+class LinearRamp:
+    """New blocks are blended with their input, columns that read new units are scaled."""
+
+    length: str = "5%"  # of the run, or any other length
+    preserves = True
+    zeroes = False
+    blends = True
+
+    def __post_init__(self) -> None:
+        check_length(self.length)
+
+    def lengths(self) -> Mapping[Phase, Duration]:
+        return {Phase.WARMUP: Duration.parse(self.length, "length")}
+
+    def strength(self, phase: Phase, progress: float) -> Strength:
+        return Strength(alpha=alpha(progress) if phase is Phase.WARMUP else 1.0)
