@@ -5,18 +5,19 @@ torch is imported only for a command whose settings are spelt right.
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import SystemRandom
 
 import hydra
 
 from progtrain import __version__
+from progtrain.checkpoint.lock import acquire
 from progtrain.command_line import directory, job, resume
 from progtrain.command_line.argv import Command, Mode, key_of, read
-from progtrain.command_line.check import Checked, check, hydra_problems, report
+from progtrain.command_line.check import Plan, check, hydra_problems, plan, report
 from progtrain.command_line.session import VERSION_BASE, conf_directory, given, opened
 from progtrain.errors import ConfigError, ProgtrainError
 
@@ -48,12 +49,13 @@ def _run(argv: Sequence[str]) -> int:
         return _text(command)
     command = _with_past(command)
     with opened(command) as session:
-        checked = check(session, command)
-    for warning in checked.warnings:
-        print(f"warning: {job.printable(warning)}", file=sys.stderr)
-    if command.mode is Mode.SHOW:
+        check(session, command)
+        planned = plan(session, command) if command.mode is not Mode.SHOW else None
+    if planned is None:
         return _launch(command)
-    command, place = _placed(_seeded(command, checked), checked)
+    for warning in planned.warnings:
+        print(f"warning: {job.printable(warning)}", file=sys.stderr)
+    command, place = _placed(_seeded(command, planned), planned)
     code = _launch(command)
     if command.mode is Mode.SWEEP and code in (0, 1):
         from progtrain.report.sweep import print_comparison
@@ -82,25 +84,30 @@ def _with_past(command: Command) -> Command:
     return resume.continued(command, given(command.overrides, "resume"), directory)
 
 
-def _seeded(command: Command, checked: Checked) -> Command:
+def _seeded(command: Command, planned: Plan) -> Command:
     """Draw a seed where none is wanted in particular, so that the run can be repeated."""
-    if checked.config.get("seed", 0) is not None:
+    if planned.config.get("seed", 0) is not None:
         return command
-    seed = secrets.randbelow(2**31)
+    seed = SystemRandom().randrange(2**31)
     print(f"seed={seed} (drawn)")
     kept = (text for text in command.overrides if key_of(text) != "seed")
     return replace(command, overrides=(*kept, f"seed={seed}"))
 
 
-def _placed(command: Command, checked: Checked) -> tuple[Command, Path]:
+def _placed(command: Command, planned: Plan) -> tuple[Command, Path]:
     """The command with an output directory that is its own, and that directory."""
     key = _key(command)
     if given(command.overrides, key) is None:
-        place = directory.claim(checked.run_dir)
+        place = directory.claim(planned.run_dir)
         here = f"{key}={resume.quoted(place)}"
         return replace(command, overrides=(*command.overrides, here)), place
     continues = given(command.overrides, "resume") not in (None, False)
-    return command, directory.take(checked.run_dir, shared=continues)
+    place = directory.take(planned.run_dir, shared=continues)
+    if command.mode is Mode.RUN and directory.holds_checkpoint(place):
+        acquire(place).release()  # before Hydra writes into a run that is still going on
+        for change in resume.refuse_another_run(place, planned.settings):
+            print(f"changed: {job.printable(change)}")
+    return command, place
 
 
 def _key(command: Command) -> str:

@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
+from functools import lru_cache
 
 from progtrain.errors import SettingError
 
@@ -31,7 +32,7 @@ _PATTERN = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]+|%)\s*")
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training; `20%` counts in shares of the whole run (composer calls it `0.2dur`)."""
+    """A length of training; `20%` is a share of the whole run."""
 
     value: float
     unit: Unit
@@ -39,27 +40,32 @@ class Duration:
     @staticmethod
     def parse(text: object, setting: str) -> Duration:
         """Read `200steps`, `3 epochs`, `20%`; raise `SettingError` for `setting` otherwise."""
-        match = _PATTERN.fullmatch(str(text))
-        if match is None:
-            hint = f"Say the unit: {text}steps?" if _is_number(text) else ""
-            raise SettingError(setting, text, ALLOWED, hint)
-        number, word = match.groups()
-        units = [u for u in Unit if u.value in (word.lower(), word.lower() + "s")]
-        if not units or not _is_number(number):
-            raise SettingError(setting, text, ALLOWED)
-        value = float(number)
-        if value > 1e24:
-            raise SettingError(setting, text, "at most 1e24", "Did you mean fewer digits?")
-        if units[0] is Unit.FRACTION:
-            if value > 100:
-                raise SettingError(setting, text, "at most 100%")
-            value /= 100
-        return Duration(value, units[0])
+        return _parse(str(text), setting)
 
     def __str__(self) -> str:
         if self.unit is Unit.FRACTION:
             return f"{self.value * 100:g}%"
         return f"{self.value:g}{self.unit.value}"
+
+
+@lru_cache(maxsize=1024)  # lengths are read again at every step
+def _parse(text: str, setting: str) -> Duration:
+    match = _PATTERN.fullmatch(text)
+    if match is None:
+        hint = f"Say the unit: {text}steps?" if _is_number(text) else ""
+        raise SettingError(setting, text, ALLOWED, hint)
+    number, word = match.groups()
+    units = [u for u in Unit if u.value in (word.lower(), word.lower() + "s")]
+    if not units or not _is_number(number):
+        raise SettingError(setting, text, ALLOWED)
+    value = float(number)
+    if value > 1e24:
+        raise SettingError(setting, text, "at most 1e24", "Did you mean fewer digits?")
+    if units[0] is Unit.FRACTION:
+        if value > 100:
+            raise SettingError(setting, text, "at most 100%")
+        value /= 100
+    return Duration(value, units[0])
 
 
 def _is_number(text: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,7 +197,7 @@ class Signals:
 
 
 @contextmanager
-def _signals() -> Iterator[Signals]:
+def _signals() -> Generator[Signals]:
     """SIGINT and SIGTERM end the run after the present step; off the main thread, as before."""
     signals = Signals()
     wanted = (signal.SIGINT, signal.SIGTERM)

@@ -162,9 +162,8 @@ def _observation_from_json(item: dict[str, Any]) -> Observation:
 
 
 def _event_to_json(event: Event) -> Json:
-    data = {field.name: getattr(event, field.name) for field in fields(event)}
-    return {
-        **data,
+    data: dict[str, Any] = {field.name: getattr(event, field.name) for field in fields(event)}
+    plain: dict[str, Any] = {
         "edit": event.edit.to_json(),
         "moment": asdict(event.moment),
         "since": asdict(event.since),
@@ -172,17 +171,16 @@ def _event_to_json(event: Event) -> Json:
         "slabs": [asdict(slab) for slab in event.slabs],
         "blocks": list(event.blocks),
     }
+    return {**data, **plain}
 
 
 def _event_from_json(item: dict[str, Any]) -> Event:
-    return Event(
-        **{
-            **item,
-            "edit": Edit.from_json(item["edit"]),
-            "moment": Moment(**item["moment"]),
-            "since": Moment(**item["since"]),
-            "phase": Phase[item["phase"]],
-            "slabs": tuple(Slab(**slab) for slab in item["slabs"]),
-            "blocks": tuple(item["blocks"]),
-        }
-    )
+    typed: dict[str, Any] = {
+        "edit": Edit.from_json(item["edit"]),
+        "moment": Moment(**item["moment"]),
+        "since": Moment(**item["since"]),
+        "phase": Phase[item["phase"]],
+        "slabs": tuple(Slab(**slab) for slab in item["slabs"]),
+        "blocks": tuple(item["blocks"]),
+    }
+    return Event(**{**item, **typed})

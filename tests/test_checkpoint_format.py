@@ -168,7 +168,7 @@ def flip(path: Path, bit: int) -> None:
 def test_every_flipped_bit_is_found_and_its_file_named(folder: Path) -> None:
     path, chance = save(folder, 1), random.Random(0)
     sizes = {name: 8 * (path / name).stat().st_size for name in FILES}
-    flips = [(MANIFEST, bit) for bit in range(sizes[MANIFEST])]
+    flips = [(MANIFEST, bit + chance.randrange(8)) for bit in range(0, sizes[MANIFEST], 8)]
     for _ in range(200):
         name = chance.choice(FILES[1:])
         flips.append((name, chance.randrange(sizes[name])))
@@ -178,6 +178,15 @@ def test_every_flipped_bit_is_found_and_its_file_named(folder: Path) -> None:
             read(path)
         flip(path / name, bit)
     assert content(read(path)) == 0
+
+
+def test_no_bit_of_a_manifest_can_change_unseen(folder: Path) -> None:
+    data = (save(folder, 1) / MANIFEST).read_bytes()
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match="."):
+            layout.decode_manifest(bytes(changed))
 
 
 def cut(share: float) -> Callable[[Path], object]:
@@ -252,6 +261,43 @@ def test_a_step_that_is_a_link_or_has_another_steps_name_is_damaged(folder: Path
         "step_00000003 is damaged (not a directory)",
         "step_00000002 is damaged (MANIFEST.json: is of step 1)",
     )
+
+
+def test_the_sentence_says_which_file_and_what_is_wrong_with_it(folder: Path) -> None:
+    path = save(folder, 1200)
+    flip(path / "model.safetensors", 9)
+    with pytest.raises(CheckpointError) as error:
+        read(path)
+    assert str(error.value) == (
+        "step_00001200 is damaged (model.safetensors: sha256 differs)."
+        " Give the run directory to use the newest good one."
+    )
+    append(path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"\(model.safetensors: \d+ bytes, not \d+\)"):
+        read(path)
+    (path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"\(model.safetensors: missing\)"):
+        read(path)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_only_a_failing_disk_counts_as_damage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    save(folder, 1, content=1)
+    newest, real = str(save(folder, 2, content=2)), os.open
+
+    def fail(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if str(path).startswith(newest):
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", fail)
+    if number == errno.EIO:
+        assert content(latest(folder)) == 1
+    else:  # to go back to an older one would lose work for a passing trouble
+        with pytest.raises(EnvironmentProblem, match=f"Cannot read .*{os.strerror(number)}"):
+            latest(folder)
 
 
 def forge(path: Path, step: int, name: str, data: bytes) -> None:
@@ -426,6 +472,11 @@ def test_sweep_removes_leftovers_and_ends_replacements(folder: Path) -> None:
     assert content(latest(folder)) == 2
     sweep(folder)
     assert content(read(path)) == 2
+    shutil.copytree(path, folder / name)
+    shorten(path / "state.json")
+    sweep(folder)
+    found = latest(folder)
+    assert (found.path.name, content(found), len(found.skipped)) == (name, 2, 1)
     sweep(folder.parent / "none")
 
 
@@ -611,6 +662,7 @@ class Folder:
             entries = sorted(self.entries(upto).items())
             for contents in itertools.product(*(node.images() for _, node in entries)):
                 found[tuple(zip((name for name, _ in entries), contents, strict=True))] = None
+                assert len(found) < 5000, "the writer leaves too much for later"
         return list(found)
 
 

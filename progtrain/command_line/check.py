@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from progtrain.command_line import signatures, sweep, tree
 from progtrain.command_line.argv import Command, Mode, key_of
-from progtrain.command_line.names import Composer
+from progtrain.command_line.names import draft
 from progtrain.command_line.session import Session
+from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
 from progtrain.errors import ConfigError
 
@@ -25,15 +27,25 @@ _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A command that may be started."""
+class Plan:
+    """What Hydra will do with a command that is right."""
 
-    config: DictConfig  # of the job (of the first one, for a multirun), Hydra's node included
+    config: DictConfig  # of the job (without what is swept over, for a multirun)
     run_dir: Path  # where Hydra would write: hydra.run.dir, or hydra.sweep.dir
     warnings: tuple[str, ...]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The job's settings as they will be stored."""
+        from progtrain.build import resolved
 
-def check(session: Session, command: Command) -> Checked:
+        job = copy.deepcopy(self.config)
+        OmegaConf.set_struct(job, False)
+        del job["hydra"]
+        return resolved(job)
+
+
+def check(session: Session, command: Command) -> None:
     """Raise `ConfigError` with one report of all problems."""
     problems = list(command.problems)
     parsed: list[Override] = []
@@ -46,14 +58,19 @@ def check(session: Session, command: Command) -> Checked:
     if command.mode is Mode.SWEEP:
         problems += _sweep_problems(session, command, parsed)
     else:
-        problems += _job_problems(Composer(session), command, parsed)
+        problems += _job_problems(session, command, parsed)
     if problems:
         raise ConfigError(report(problems))
+
+
+def plan(session: Session, command: Command) -> Plan:
+    """Compose a command that has passed `check`."""
     config = session.compose(command.overrides, command.mode is Mode.SWEEP)
-    params = _sweeper_params(config)
-    return Checked(
-        config, _directory(config, command.mode), tuple(_warnings(command, parsed, params))
-    )
+    HydraConfig.instance().set_config(config)  # references such as ${hydra:job.name} need it
+    key = "hydra.sweep.dir" if command.mode is Mode.SWEEP else "hydra.run.dir"
+    run_dir = Path(str(OmegaConf.select(config, key)))
+    parsed = [session.parse(text) for text in command.overrides]
+    return Plan(config, run_dir, tuple(_warnings(command, parsed, _sweeper_params(config))))
 
 
 def report(problems: Sequence[str]) -> str:
@@ -69,13 +86,12 @@ def _sweep_problems(
     session: Session, command: Command, parsed: Sequence[Override]
 ) -> Iterator[str]:
     """Problems of every job of a multirun."""
-    composer = Composer(session)
     shared = [override for override in parsed if override.is_hydra_override()]
     swept = next((o for o in shared if o.is_sweep_override()), None)
     if swept is not None:
         yield f"{swept.input_line}: Hydra's own settings cannot be swept over."
         return
-    hydra = composer.draft(shared)
+    hydra = draft(session, shared)
     if hydra.config is None:
         yield from hydra.problems
         return
@@ -88,50 +104,46 @@ def _sweep_problems(
     found: dict[int, list[str]] = {}
     for number, settings in jobs.items():
         overrides = [*shared, *(session.parse(text) for text in settings)]
-        found[number] = _job_problems(composer, command, overrides)
-    bad = [number for number, problems in found.items() if problems]
-    if 0 < len(bad) < len(jobs):
-        yield f"{len(bad)} of {len(jobs)} jobs are invalid."
+        found[number] = _job_problems(session, command, overrides)
     yield from sweep.report(found, len(jobs))
 
 
-def _job_problems(composer: Composer, command: Command, overrides: Sequence[Override]) -> list[str]:
+def _job_problems(session: Session, command: Command, overrides: Sequence[Override]) -> list[str]:
     """Problems of one job."""
-    draft = composer.draft(overrides)
-    problems = draft.problems
-    if draft.config is None:
+    made = draft(session, overrides)
+    problems = made.problems
+    if made.config is None:
         return problems
-    config = draft.config
+    config = made.config
     problems += hydra_problems(config)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     problems += _top_level_problems(config)
-    problems += [text for _, text in tree.unresolved(config)]
+    holes = dict(tree.unresolved(config))
+    problems += [text for text in holes.values() if text]
     if command.mode is Mode.SHOW:
         return problems
     # Our own YAML is right (tests hold it), and classes are slow to import: once a name is wrong,
     # only what the user gave is looked at.
     everything = not problems or command.config_dir is not None
-    relevant = (lambda _: True) if everything else _near(draft.touched)
-    findings = signatures.check(config, relevant)
-    problems += [finding.problem for finding in findings if finding.problem]
-    broken = [finding.node for finding in findings if finding.problem]
-    return list(dict.fromkeys([*problems, *_part_problems(config, findings, relevant, broken)]))
+    relevant = (lambda _: True) if everything else _near(made.touched)
+    return list(dict.fromkeys([*problems, *_class_problems(config, relevant, list(holes))]))
 
 
-def _part_problems(
-    config: DictConfig,
-    findings: list[signatures.Finding],
-    relevant: Callable[[str], bool],
-    broken: Sequence[str],
+def _class_problems(
+    config: DictConfig, relevant: Callable[[str], bool], holes: Sequence[str]
 ) -> list[str]:
+    """What signatures say, and what the parts themselves refuse."""
+    findings = signatures.check(config, relevant)
+    problems = [finding.problem for finding in findings if finding.problem]
+    broken = [finding.node for finding in findings if finding.problem]
     if "plugins" in broken:
-        return []
+        return problems
     from progtrain import build
 
     build.settle(config, findings)
-    spoilt = _near(broken)
-    return build.refusals(config, lambda path: relevant(path) and not spoilt(path))
+    spoilt = _near([*broken, *holes])
+    return problems + build.refusals(config, lambda path: relevant(path) and not spoilt(path))
 
 
 def _near(names: Sequence[str]) -> Callable[[str], bool]:
@@ -172,12 +184,6 @@ def _sweeper_params(config: DictConfig) -> dict[str, str]:
     return {str(key): str(value) for key, value in params.items()} if params else {}
 
 
-def _directory(config: DictConfig, mode: Mode) -> Path:
-    HydraConfig.instance().set_config(config)
-    name = "hydra.sweep.dir" if mode is Mode.SWEEP else "hydra.run.dir"
-    return Path(str(OmegaConf.select(config, name)))
-
-
 def _warnings(
     command: Command, parsed: Sequence[Override], params: dict[str, str]
 ) -> Iterator[str]:
@@ -187,5 +193,7 @@ def _warnings(
             last = next(o for o in reversed(command.overrides) if key_of(o) == key)
             value = last.partition("=")[2]
             yield f"{key} is given {'twice' if times == 2 else f'{times} times'}; using {value}."
+    if command.config_dir is not None:
+        yield from surprises(Path(command.config_dir))
     if command.mode is Mode.SWEEP and not sweep.varies(parsed, params):
         yield "-m is given but nothing varies: 1 job."

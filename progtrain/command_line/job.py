@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from progtrain.command_line import resume
 from progtrain.command_line.directory import holds_checkpoint
-from progtrain.errors import BusyError, ConfigError, ProgtrainError, SettingError
+from progtrain.errors import BusyError, ConfigError, Interrupted, ProgtrainError, SettingError
 
 
 def run(config: DictConfig) -> float:
@@ -30,12 +30,13 @@ def run(config: DictConfig) -> float:
         return _train(config, many)
     except Exception as error:
         code = tell(error)
-        if not isinstance(error, BusyError):
+        stops = isinstance(error, Interrupted)
+        if not isinstance(error, BusyError | Interrupted):
             _leave_result(str(error) or type(error).__name__)
         message = f"{type(error).__name__} in job {_directory().name}"
         traceback.clear_frames(error.__traceback__)
     gc.collect()
-    if many:
+    if many and not stops:
         raise CompactHydraException(message)
     raise SystemExit(code)
 
@@ -46,7 +47,8 @@ def tell(error: BaseException) -> int:
     if not known or os.environ.get("PROGTRAIN_DEBUG") == "1":
         traceback.print_exception(error)
     if known:
-        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
+        what = "" if isinstance(error, Interrupted) else "error: "
+        print(f"{what}{printable(str(error))}", file=sys.stderr, flush=True)
     if isinstance(error, ProgtrainError):
         return error.exit_code
     return ConfigError.exit_code if known else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,42 +28,30 @@ class Draft:
     touched: list[str] = field(default_factory=lambda: list[str]())  # settings given by hand
 
 
-class Composer:
-    """Composes jobs; each choice of options is read from disk once."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
-
-    def draft(self, overrides: Sequence[Override]) -> Draft:
-        """Apply what is right, and say what is wrong with the rest."""
-        draft = Draft()
-        chosen: list[str] = []
-        settings: list[Override] = []
-        for override in overrides:
-            if override.key_or_group not in self._session.groups:
-                settings.append(override)
-            elif problem := option_problem(self._session, override):
-                draft.problems.append(problem)
-            else:
-                chosen.append(str(override.input_line))
-        try:
-            draft.config = self._base(tuple(chosen))
-        except ConfigError as error:
-            draft.problems.append(str(error))
-            return draft
-        for override in settings:
-            problem = setting_problem(self._session, draft.config, override)
-            problem = problem or _apply(draft.config, override)
-            draft.touched.append(override.key_or_group)
-            if problem:
-                draft.problems.append(problem)
-        return draft
-
-    def _base(self, chosen: tuple[str, ...]) -> DictConfig:
-        if chosen not in self._bases:
-            self._bases[chosen] = self._session.compose(chosen)
-        return copy.deepcopy(self._bases[chosen])
+def draft(session: Session, overrides: Sequence[Override]) -> Draft:
+    """Compose a job of what is right, and say what is wrong with the rest."""
+    made = Draft()
+    chosen: list[str] = []
+    settings: list[Override] = []
+    for override in overrides:
+        if override.key_or_group not in session.groups:
+            settings.append(override)
+        elif problem := option_problem(session, override):
+            made.problems.append(problem)
+        else:
+            chosen.append(str(override.input_line))
+    try:
+        made.config = session.compose(chosen)
+    except ConfigError as error:
+        made.problems.append(str(error))
+        return made
+    for override in settings:
+        problem = setting_problem(session, made.config, override)
+        problem = problem or _apply(made.config, override)
+        made.touched.append(override.key_or_group)
+        if problem:
+            made.problems.append(problem)
+    return made
 
 
 def option_problem(session: Session, override: Override) -> str | None:
@@ -129,11 +116,18 @@ def _unknown(
     near = suggestion(name, [*session.groups, *known] if ours else known)
     if adds:
         return f"Unknown setting {name!r} (added with '+'): progtrain has no such setting.{near}"
-    holder = place.value
-    # a plain dict below a target (growth.stages) is the user's to fill
-    is_open = isinstance(holder, DictConfig) and "_target_" not in holder and place.inside_target
-    how = f" To add it: +{override.input_line}" if is_open else ""
-    return f"Unknown setting {name!r}.{near}{how}"
+    if _takes_more(place):
+        near = suggestion(name, [n for n in known if n.startswith(f"{place.holder}.")])
+        return f"Unknown setting {name!r}.{near} To add it: +{override.input_line}"
+    return f"Unknown setting {name!r}.{near}"
+
+
+def _takes_more(place: tree.Place) -> bool:
+    """Whether the user may add here: to growth.stages and its like, or to a class of his own."""
+    if not isinstance(place.value, DictConfig) or not place.inside_target:
+        return False
+    target = place.value.get("_target_")
+    return target is None or not str(target).startswith("progtrain.")
 
 
 def _stray_sweep(override: Override, current: object) -> str:

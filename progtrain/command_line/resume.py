@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -20,6 +21,7 @@ from progtrain.errors import CheckpointError, ConfigError
 
 _LARGEST = 1 << 20  # bytes of a YAML file that is read back
 _OWN = ("resume", "plugins")  # never taken from a run directory
+_FIXED = ("seed", "model", "growth.start")  # what a checkpoint cannot follow
 
 
 def continued(command: Command, asked: object, directory: Path | None) -> Command:
@@ -68,7 +70,7 @@ def _existing(asked: str) -> Path:
     """The directory that a path names."""
     place = Path(asked).expanduser()
     if not place.exists():
-        if len(place.parts) == 1:
+        if not any(sign in asked for sign in "/.~"):
             raise ConfigError(f"resume must be true, false, auto or a path, got {asked!r}.")
         raise CheckpointError(f"Run directory not found: {asked}.{_nearest(place)}")
     inside = next((p for p in (place, *place.parents) if p.name == "checkpoints"), None)
@@ -144,6 +146,19 @@ def _load(path: Path) -> object:
         raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged.") from error
+
+
+def refuse_another_run(place: Path, config: Mapping[str, Any]) -> list[str]:
+    """What a resumed run is now told differently; raises where that would be another run."""
+    changed = changes(place, config)
+    fixed = [line for line in changed if re.match(rf"({'|'.join(_FIXED)})[.:\[]", line)]
+    if fixed:
+        more = f" and {len(fixed) - 3} more" if len(fixed) > 3 else ""
+        raise ConfigError(
+            f"The run in {place} cannot continue with {'; '.join(fixed[:3])}{more}."
+            " Start a new run for that."
+        )
+    return changed
 
 
 def changes(place: Path, config: Mapping[str, Any]) -> list[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import copy
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import yaml
 from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
@@ -36,17 +38,25 @@ def conf_directory() -> Path:
 
 
 class Session:
-    """One loader; composing reads every YAML again, so ask `compose` for distinct things only."""
+    """One loader; it reads YAML once for each distinct thing that it composes."""
 
-    def __init__(self, hydra: Hydra, config_name: str) -> None:
-        self._loader = hydra.config_loader
-        self._parser = OverridesParser.create(config_loader=self._loader)
+    def __init__(self, loader: ConfigLoaderImpl, config_name: str) -> None:
+        self._loader = loader
+        self._parser = OverridesParser.create(config_loader=loader)
         self._config_name = config_name
-        self.groups = tuple(hydra.list_all_config_groups())
-        self.options = cache(self._options)
+        self._composed: dict[tuple[tuple[str, ...], RunMode], DictConfig] = {}
+        self.groups = tuple(self._groups(""))
 
-    def _options(self, group: str) -> tuple[str, ...]:
-        return tuple(self._loader.get_group_options(group))
+    def options(self, group: str) -> list[str]:
+        """What a group may be set to."""
+        return self._loader.repository.get_group_options(group, ObjectType.CONFIG)
+
+    def _groups(self, parent: str) -> Iterator[str]:
+        for name in self._loader.repository.get_group_options(parent, ObjectType.GROUP):
+            group = f"{parent}/{name}" if parent else name
+            if self.options(group):
+                yield group
+            yield from self._groups(group)
 
     def parse(self, text: str) -> Override:
         """Raise `ConfigError` where `text` is no setting."""
@@ -61,7 +71,12 @@ class Session:
 
     def compose(self, overrides: Sequence[str], sweep: bool = False) -> DictConfig:
         """The whole tree, Hydra's own node included."""
-        mode = RunMode.MULTIRUN if sweep else RunMode.RUN
+        key = tuple(overrides), RunMode.MULTIRUN if sweep else RunMode.RUN
+        if key not in self._composed:
+            self._composed[key] = self._compose(*key)
+        return copy.deepcopy(self._composed[key])
+
+    def _compose(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
         try:
             return self._loader.load_configuration(self._config_name, list(overrides), mode)
         except yaml.MarkedYAMLError as error:
@@ -86,7 +101,9 @@ def opened(command: Command, conf: Path | None = None) -> Generator[Session]:
             raise ConfigError(f"Config directory not found: {place}.")
         path.prepend("command-line", f"file://{place}", SearchPathQuery(provider="schema"))
     try:
-        yield Session(Hydra.create_main_hydra2("progtrain", path), command.config_name)
+        loader = Hydra.create_main_hydra2("progtrain", path).config_loader
+        assert isinstance(loader, ConfigLoaderImpl)
+        yield Session(loader, command.config_name)
     finally:
         GlobalHydra.instance().clear()
 

@@ -56,12 +56,19 @@ def report(problems: Mapping[int, Sequence[str]], total: int) -> list[str]:
     for number, texts in problems.items():
         for text in texts:
             told.setdefault(text, []).append(number)
-    lines: list[str] = []
-    for text, numbers in told.items():
-        listed = ", ".join(f"#{number}" for number in numbers[:8])
-        more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-        lines.append(text if len(numbers) == total else f"{listed}{more}: {text}")
-    return lines
+    return [
+        text if len(numbers) == total else f"{_listed(numbers, total)}: {text}"
+        for text, numbers in told.items()
+    ]
+
+
+def _listed(numbers: Sequence[int], total: int) -> str:
+    """`jobs #3 and #7 of 12`."""
+    shown = [f"#{number}" for number in numbers[:8]]
+    more = [f"{len(numbers) - 8} more"] if len(numbers) > 8 else []
+    *first, last = shown + more
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f"{'job' if len(numbers) == 1 else 'jobs'} {listed} of {total}"
 
 
 def _values(override: Override) -> Axis:

@@ -73,31 +73,33 @@ def references(tree: object) -> frozenset[str]:
 
 
 def unresolved(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Values that are missing or refer to nothing: `(name, message)`."""
+    """Values that are missing or lead nowhere: `(name, message)`, told once where they begin."""
+    lost: dict[str, str] = {}
+    written: dict[str, str] = {}
     for path, value in leaves(raw(config)):
         if value == "???":
             yield path, f"{path} needs a value: write {path}=<value>."
         elif isinstance(value, str) and "${" in value and not _AT_RUN_TIME.search(value):
-            problem = _reference_problem(config, path, value)
-            if problem:
-                yield path, problem
+            try:
+                value_at(config, path)
+            except (OmegaConfBaseException, RecursionError) as error:
+                lost[path], written[path] = _reference_problem(path, value, error), value
+    for path, problem in lost.items():
+        leads_to = _REFERENCE.findall(written[path])
+        begins = problem.endswith("each other.") or not any(name in lost for name in leads_to)
+        yield path, problem if begins else ""
 
 
-def _reference_problem(config: DictConfig, path: str, value: str) -> str | None:
-    try:
-        value_at(config, path)
-    except RecursionError:
-        others = " and ".join(_REFERENCE.findall(value)) or value
-        return f"{path} and {others} refer to each other."
-    except (InterpolationKeyError, InterpolationToMissingValueError):
-        name = (_REFERENCE.findall(value) or [value])[0]
-        return f"{path} refers to {name!r}, which does not exist."
-    except OmegaConfBaseException as error:
-        variable = _ENVIRONMENT.search(value)
-        if variable and "not found" in str(error):
-            return f"{path}: environment variable {variable.group(1).strip()} is not set."
-        return f"{path} = {value!r} cannot be resolved: {str(error).splitlines()[0]}."
-    return None
+def _reference_problem(path: str, value: str, error: Exception) -> str:
+    leads_to = _REFERENCE.findall(value)
+    if isinstance(error, RecursionError):
+        return f"{' and '.join([path, *leads_to])} refer to each other."
+    if isinstance(error, InterpolationKeyError | InterpolationToMissingValueError):
+        return f"{path} refers to {(leads_to or [value])[0]!r}, which does not exist."
+    variable = _ENVIRONMENT.search(value)
+    if variable and "not found" in str(error):
+        return f"{path}: environment variable {variable.group(1).strip()} is not set."
+    return f"{path} = {value!r} cannot be resolved: {str(error).splitlines()[0]}."
 
 
 @dataclass(frozen=True)

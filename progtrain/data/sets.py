@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,10 +39,17 @@ class Normalise:
     std: tuple[float, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        mean = torch.tensor(self.mean, device=x.device).reshape(shape)
-        std = torch.tensor(self.std, device=x.device).reshape(shape)
-        return (x.float() / self.scale - mean) / std
+        factor, shift = _affine(self, x.ndim, x.device)
+        return torch.addcmul(shift, x.float(), factor)
+
+
+@lru_cache(maxsize=64)
+def _affine(normalise: Normalise, ndim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Factor and shift, (1, channels, 1, …), so that a batch costs one operation."""
+    mean, std = (torch.tensor(v, dtype=torch.float64) for v in (normalise.mean, normalise.std))
+    shape = (1, -1, *[1] * (ndim - 2))
+    factor, shift = 1 / (normalise.scale * std), -mean / std
+    return factor.float().reshape(shape).to(device), shift.float().reshape(shape).to(device)
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class Batches:
             part = self._permutation(epoch)[offset : offset + size]
             parts.append(part)
             position, size = position + len(part), size - len(part)
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch not in self._order:

@@ -65,16 +65,18 @@ def expected_gain(grown: Grown) -> float:
     """‖∂loss/∂new‖² over the number of new parameters, at silenced new parts."""
     trial = replace(grown, model=copy.deepcopy(grown.model))
     silence_newborn(trial)
+    trial.model.zero_grad()
     trial.model.eval()
     parameters = dict(trial.model.named_parameters())
     probe = grown.host.probe
     with torch.enable_grad():
         loss = F.cross_entropy(trial.model(probe.x), probe.y)
-        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        loss.backward()
     prefixes = tuple(f"{block}." for block in grown.edit.blocks())
     slabs = [*grown.edit.slabs(), *(Slab(n) for n in parameters if n.startswith(prefixes))]
     gain, count = 0.0, 0
-    for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
+    for name, parameter in parameters.items():
+        grad = parameter.grad
         masks = [slab.mask(parameter) for slab in slabs if slab.tensor == name]
         if masks and grad is not None:
             new = torch.stack(masks).any(0)

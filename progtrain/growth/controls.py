@@ -7,7 +7,7 @@ makes the same ones. alpha is set by the machine once an optimizer step and neve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from progtrain.contracts import Strength, Warmup
-from progtrain.growth.edits import Slab, owner
+from progtrain.errors import GrowthError
+from progtrain.growth.edits import Slab, owners
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 WARMING = (Phase.ISOLATE, Phase.WARMUP)
 
 
@@ -53,7 +55,9 @@ class Controls:
         self._handles, self._frozen = [], []
 
     @contextmanager
-    def limited(self, optimizer: OptimizerSet, strengths: Mapping[int, Strength]) -> Iterator[None]:
+    def limited(
+        self, optimizer: OptimizerSet, strengths: Mapping[int, Strength]
+    ) -> Generator[None]:
         """Around the optimizer step: slow the updates of new entries, undo those of a frozen host.
 
         Updates are scaled after the fact, w ← before + rate · (after − before), because scaling
@@ -71,7 +75,7 @@ class Controls:
             each.restore()
 
     @contextmanager
-    def still_buffers(self) -> Iterator[None]:
+    def still_buffers(self) -> Generator[None]:
         """Around forward passes in training: running statistics of a frozen host stay."""
         held = [_Slowed(b, ~mask, 0.0) for b, mask in self._host_entries(self._model_buffers())]
         yield
@@ -151,17 +155,28 @@ def _gates(model: nn.Module, event: Event, alpha: Tensor) -> list[RemovableHandl
     """Hooks that scale what is new by alpha: inputs of its readers, outputs of new blocks."""
     handles: list[RemovableHandle] = []
     for slab in event.slabs:
-        if slab.consumer:
-            module, _ = owner(model, slab.tensor)
-            handles.append(module.register_forward_pre_hook(_scale_input(module, slab, alpha)))
+        for module, name in owners(model, slab.tensor) if slab.consumer else ():
+            hook = _scale_input(module, name, slab, alpha)
+            handles.append(module.register_forward_pre_hook(hook))
     for name in event.blocks:
         handles.append(model.get_submodule(name).register_forward_hook(_blend(alpha)))
     return handles
 
 
-def _scale_input(module: nn.Module, slab: Slab, alpha: Tensor) -> Any:
+def check_gates(model: nn.Module, slabs: Iterable[Slab]) -> None:
+    """Refuse to blend what is read by no layer: a gate scales the input of a layer."""
+    for slab in slabs:
+        for module, _ in owners(model, slab.tensor) if slab.consumer else ():
+            if not isinstance(module, _LAYERS):
+                raise GrowthError(
+                    f"A ramp cannot blend in what {slab.tensor} reads: {type(module).__name__} is"
+                    " no Linear or convolution whose input could be scaled. Use warmup=zero_init."
+                )
+
+
+def _scale_input(module: nn.Module, name: str, slab: Slab, alpha: Tensor) -> Any:
     """x_B...F · (1 where a feature is old, alpha where it is new)."""
-    weight = getattr(module, slab.tensor.rpartition(".")[2]).detach()
+    weight = getattr(module, name).detach()
     new_F = slab.mask(weight).transpose(0, slab.dim).flatten(1).any(1).to(weight.dtype)
     old_F = 1 - new_F
     last = isinstance(module, nn.Linear)

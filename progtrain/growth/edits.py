@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from math import sqrt
 from typing import Any
@@ -100,13 +100,14 @@ class WidenSpace:
 
     def apply(self, model: nn.Module) -> None:
         for name in dict.fromkeys(part.tensor for part in self.parts):
-            module, attribute = owner(model, name)
-            old = getattr(module, attribute)
+            holders = owners(model, name)
+            old = getattr(*holders[0])
             new = self.carry(name, old.detach())
             if isinstance(old, nn.Parameter):
                 new = nn.Parameter(new, requires_grad=old.requires_grad)
-            setattr(module, attribute, new)
-            _match_attributes(module)
+            for module, attribute in holders:
+                setattr(module, attribute, new)
+                _match_attributes(module)
         for name in self.rescaled_norms:
             norm = model.get_submodule(name)
             assert isinstance(norm, nn.LayerNorm)
@@ -223,7 +224,7 @@ class Edit:
 
 
 def _moved(slab: Slab, change: Change) -> Slab:
-    return Slab(**{**asdict(slab), "tensor": change.rename(slab.tensor)})
+    return replace(slab, tensor=change.rename(slab.tensor))
 
 
 def _change_to_json(change: Change) -> dict[str, Any]:
@@ -252,6 +253,21 @@ def owner(model: nn.Module, tensor: str) -> tuple[nn.Module, str]:
     """The module that holds a parameter or buffer, and the attribute's name."""
     module, _, attribute = tensor.rpartition(".")
     return model.get_submodule(module), attribute
+
+
+def owners(model: nn.Module, tensor: str) -> list[tuple[nn.Module, str]]:
+    """Every module that holds the parameter or buffer of that name; several if it is shared."""
+    module, attribute = owner(model, tensor)
+    wanted = getattr(module, attribute)
+    return [
+        (holder, name)
+        for holder in model.modules()
+        for name, held in (
+            *holder.named_parameters(recurse=False, remove_duplicate=False),
+            *holder.named_buffers(recurse=False, remove_duplicate=False),
+        )
+        if held is wanted
+    ]
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:

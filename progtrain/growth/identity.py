@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from progtrain.errors import GrowthError
 from progtrain.growth.grow import Grown
-from progtrain.growth.newborn import input_of, zero_consumers
+from progtrain.growth.newborn import evaluate, input_of, zero_consumers
 
 _LAYERS = ("linear", "conv1d", "conv2d", "batch_norm", "layer_norm")
 _KEEPS = ("relu", "relu_", "dropout", "contiguous", "clone", "identity")
@@ -34,8 +34,8 @@ def silence_newborn(grown: Grown) -> None:
 def silence(block: nn.Module, x: Tensor) -> bool:
     """Zero the last layer of every residual branch; False where the block has none."""
     finder = _Branches(x)
-    with torch.no_grad(), finder:
-        block.eval()(x)
+    with finder:
+        evaluate(block, x)
     for tensor in finder.ends:
         tensor.detach().zero_()
     return bool(finder.ends)
@@ -45,8 +45,7 @@ def make_identity(block: nn.Module, x: Tensor) -> None:
     """Change `block`, which reads `x` (batch, ...), so that it returns its input."""
     if not silence(block, x):
         _dirac(block, x)
-    with torch.no_grad():
-        missed = (block.eval()(x) - x).abs().max() / x.abs().max().clamp_min(1e-12)
+    missed = (evaluate(block, x) - x).abs().max() / x.abs().max().clamp_min(1e-12)
     if missed > 1e-4:
         raise GrowthError(
             f"A {type(block).__name__} cannot be made the identity: it misses by {missed:.2g} of"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from progtrain.growth.edits import Edit, Part, Role, Slab, WidenSpace, owner
+from progtrain.growth.grow import Grown
 
 _NEUTRAL = {Role.GAIN: 1.0, Role.SHIFT: 0.0, Role.MEAN: 0.0, Role.VARIANCE: 1.0}
 
@@ -36,19 +37,18 @@ def widened(edit: Edit) -> list[WidenSpace]:
 
 
 def fill_random(
-    model: nn.Module, change: WidenSpace, roles: Iterable[Role], generator: torch.Generator
+    grown: Grown, change: WidenSpace, roles: Iterable[Role], generator: torch.Generator
 ) -> None:
-    """New units as the old ones are: normal with their standard deviation, neutral in norms."""
+    """New units as the host's are: normal with their standard deviation, neutral in norms."""
     wanted = set(roles)
     for part in change.parts:
         if part.role not in wanted:
             continue
-        tensor = tensor_of(model, part.tensor)
-        new = slab_of(part, change).view(tensor)
+        new = slab_of(part, change).view(tensor_of(grown.model, part.tensor))
         if part.role in _NEUTRAL:
             new.fill_(_NEUTRAL[part.role])
             continue
-        spread = float(host_entries(tensor, part, change).std(correction=0))
+        spread = float(tensor_of(grown.host.model, part.tensor).std(correction=0))
         noise = torch.randn(new.shape, generator=generator, dtype=torch.float64)
         new.copy_(noise * spread)
 

@@ -58,15 +58,14 @@ def batch_norm(graph: Graph, out: Tensor, args: Args, kwargs: Kwargs) -> None:
 def layer_norm(graph: Graph, out: Tensor, args: Args, kwargs: Kwargs) -> None:
     axes, shape = graph.axes(args[0]), _argument(args, kwargs, 1, "normalized_shape")
     weight, bias = _argument(args, kwargs, 2, "weight"), _argument(args, kwargs, 3, "bias")
-    axis = axes[-1]
+    axis, module = axes[-1], (graph.name(weight) or "?").rpartition(".")[0]
     whole = axis.outer == axis.inner == 1
-    if axis.node is not None and len(shape) == 1 and whole and weight is not None:
+    if axis.node is not None and len(shape) == 1 and whole and module in graph.layer_norms:
         graph.bind(weight, 0, axis, Role.GAIN)
         graph.bind(bias, 0, axis, Role.SHIFT)
-        module = (graph.name(weight) or "?").rpartition(".")[0]
         graph.nodes[graph.root(axis.node)].norms.append((module, axis.linear))
     else:
-        graph.fix(axes[-len(shape) :], "a layer norm without weights or over several axes reads it")
+        graph.fix(axes[-len(shape) :], "a layer norm reads it that is over several axes or no LayerNorm")
     graph.set(out, [a._replace(linear=False) for a in axes])
 
 
@@ -182,9 +181,10 @@ def unknown(name: str) -> Rule:
     """The rule of a function that has none."""
 
     def fix_all(graph: Graph, out: Tensor, args: Args, kwargs: Kwargs) -> None:
-        for tensor in (*args, *kwargs.values()):
-            if isinstance(tensor, Tensor) and graph.known(tensor):
-                graph.fix(graph.axes(tensor), f"{name}() reads it and has no rule yet")
+        for given in (*args, *kwargs.values()):
+            for tensor in given if isinstance(given, list | tuple) else [given]:  # cat takes a list
+                if isinstance(tensor, Tensor) and graph.known(tensor):
+                    graph.fix(graph.axes(tensor), f"{name}() reads it and has no rule yet")
         graph.set(out, [Axis()] * out.ndim)
 
     return fix_all

@@ -45,6 +45,8 @@ class Graph:
         self.names: dict[int, str] = {}
         for name, tensor in tensors:
             self.names.setdefault(id(tensor), name)
+        norms = [name for name, m in model.named_modules() if isinstance(m, nn.LayerNorm)]
+        self.layer_norms = frozenset(norms)
         self.nodes: list[Node] = []
         self._parent: list[int] = []
         self._axes: dict[int, list[Axis]] = {}
@@ -103,7 +105,7 @@ class Graph:
     def bind(self, tensor: object, dim: int, axis: Axis, role: Role) -> None:
         """A parameter's dimension belongs to the axis's space."""
         name = self.name(tensor)
-        if axis.node is None or tensor is None:
+        if tensor is None:
             return
         if name is None:
             self.fix((axis,), "a weight that is no parameter or buffer of the model reads it")
@@ -113,16 +115,18 @@ class Graph:
             self.unite(before, axis, "a shared weight meets an axis of fixed size")
             return
         self._bound[name, dim] = axis
-        part = Part(name, dim, axis.outer, axis.inner, role)
-        self.nodes[self.root(axis.node)].parts.append(part)
+        if axis.node is not None:
+            part = Part(name, dim, axis.outer, axis.inner, role)
+            self.nodes[self.root(axis.node)].parts.append(part)
 
     def produce(self, weight: Tensor, bias: Tensor | None, size: int) -> Axis:
         """The axis computed by the rows of a weight."""
-        name = (self.name(weight) or "?").rpartition(".")[0]
-        before = self._bound.get((self.name(weight) or "?", 0))
-        if before is not None:
+        name = self.name(weight) or "?"
+        before = self._bound.get((name, 0))
+        if before is not None:  # a weight that is used twice, perhaps beside another bias
+            self.bind(bias, 0, before, Role.PRODUCER)
             return before
-        axis = Axis(self.new(size, name), linear=True)
+        axis = Axis(self.new(size, name.removesuffix(".weight")), linear=True)
         self.bind(weight, 0, axis, Role.PRODUCER)
         self.bind(bias, 0, axis, Role.PRODUCER)
         return axis

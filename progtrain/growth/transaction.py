@@ -17,7 +17,7 @@ from progtrain.contracts import Operator, Warmup
 from progtrain.data.sets import mixed
 from progtrain.errors import ConfigError, GrowthError
 from progtrain.flops import num_params, training_flops
-from progtrain.growth.controls import Controls
+from progtrain.growth.controls import Controls, check_gates
 from progtrain.growth.edits import Edit, WidenSpace
 from progtrain.growth.grow import Grown, Host, carry_optimizer, grow
 from progtrain.growth.identity import silence_newborn
@@ -46,6 +46,8 @@ def construct(host: Host, stage: Stage, warmup: Warmup, seed: int) -> Grown:
     grown = grow(host, stage.operator, seed)
     if warmup.zeroes:
         silence_newborn(grown)
+    if warmup.blends:
+        check_gates(grown.model, grown.edit.slabs())
     return grown
 
 

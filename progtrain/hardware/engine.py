@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,7 +42,8 @@ class Engine:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.use_deterministic_algorithms(settings.deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        # filling every new tensor would cost time and hide nothing that we compute with
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         torch.backends.cudnn.deterministic = settings.deterministic
         torch.set_float32_matmul_precision("high" if settings.precision != "fp32" else "highest")
         torch.backends.cudnn.allow_tf32 = settings.precision != "fp32"
@@ -82,7 +83,7 @@ class Engine:
         self.scaler.update()
 
     @contextmanager
-    def exact(self) -> Iterator[None]:
+    def exact(self) -> Generator[None]:
         """Full float32 products, for checks that must see small errors."""
         matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
         torch.set_float32_matmul_precision("highest")

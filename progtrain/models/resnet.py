@@ -7,6 +7,7 @@ of them can be repeated. Shapes: x_BCHW (batch, channels, height, width), logits
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class ResNet(nn.Module):
         whole("stages", stages, 1, 8)
         channels = [image_channels(shape), *(width * 2**i for i in range(stages))]
         built: list[nn.Module] = []
-        for i, (before, now) in enumerate(zip(channels, channels[1:], strict=False)):
+        for i, (before, now) in enumerate(pairwise(channels)):
             hidden = max(1, round(now * expansion))
             blocks = nn.Sequential(*(ResidualBlock(now, hidden) for _ in range(depth)))
             built.append(Stage(ConvBlock(before, now, "relu", stride=1 if i == 0 else 2), blocks))

@@ -32,28 +32,21 @@ class SlicedAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._step_group(group, params)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step_one(group, parameter, parameter.grad)
 
-    def _step_group(self, group: dict[str, Any], params: list[nn.Parameter]) -> None:
+    def _step_one(self, group: dict[str, Any], parameter: nn.Parameter, grad: Tensor) -> None:
         (beta1, beta2), lr = group["betas"], group["lr"]
-        states = [self._state(p) for p in params]
-        first, second = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
-        ones1, ones2 = [s["ones1"] for s in states], [s["ones2"] for s in states]
-        grads: list[Tensor] = [p.grad for p in params if p.grad is not None]
-        one = [torch.ones((), device=p.device, dtype=p.dtype).expand_as(p) for p in params]
-        torch._foreach_lerp_(first, grads, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, grads, grads, 1 - beta2)
-        torch._foreach_lerp_(ones1, one, 1 - beta1)
-        torch._foreach_lerp_(ones2, one, 1 - beta2)
-        denominator = torch._foreach_div(second, ones2)
-        torch._foreach_sqrt_(denominator)
-        torch._foreach_add_(denominator, group["eps"])
-        torch._foreach_mul_(denominator, ones1)
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        torch._foreach_addcdiv_(params, first, denominator, -lr)
+        state = self._state(parameter)
+        first, second = state["exp_avg"], state["exp_avg_sq"]
+        first.lerp_(grad, 1 - beta1)
+        second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        ones1 = state["ones1"].mul_(beta1).add_(1 - beta1)
+        ones2 = state["ones2"].mul_(beta2).add_(1 - beta2)
+        denominator = (second / ones2).sqrt_().add_(group["eps"]).mul_(ones1)
+        parameter.mul_(1 - lr * group["weight_decay"])
+        parameter.addcdiv_(first, denominator, value=-lr)
 
     def _state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         state = self.state[parameter]

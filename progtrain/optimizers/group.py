@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +33,14 @@ class OptimizerSet:
         for group in self.groups():
             group.setdefault("base_lr", group["lr"])
 
-    def groups(self) -> Iterable[dict[str, object]]:
+    def groups(self) -> Iterable[dict[str, Any]]:
         for optimizer in self.optimizers:
             yield from optimizer.param_groups
 
     def set_multiplier(self, multiplier: float) -> None:
         """Every group's learning rate is its base rate times this."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * multiplier
+        for group in self.groups():
+            group["lr"] = group["base_lr"] * multiplier
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:
@@ -55,7 +55,8 @@ class OptimizerSet:
         parameter = self.parameters[name]
         for optimizer in self.optimizers:
             if parameter in optimizer.state:
-                return dict(optimizer.state[parameter])
+                state = optimizer.state[parameter]
+                return {key: value for key, value in state.items() if isinstance(value, Tensor)}
         return {}
 
     def load(self, name: str, state: Mapping[str, Tensor]) -> None:

@@ -201,7 +201,7 @@ def summary(run: Run) -> list[tuple[str, str]]:
         ),
         (
             "cost",
-            f"{flops(now.flops)} in {seconds(now.seconds)}, growing and evaluation included;"
+            f"{flops(now.flops)} of training in {seconds(now.seconds)}, growing included;"
             f" {now.step:,} steps, {run.clock.epoch:.1f} epochs",
         ),
     ]

@@ -21,7 +21,7 @@ from progtrain.growth.operators.widen import check_widen, growable, grown_size
 
 @dataclass(frozen=True)
 class WidenDuplicate:
-    """`factor` × the units of every matching space; exact, for layer norms at whole factors only."""
+    """`factor` × the units of matching spaces; exact, under layer norms at whole factors only."""
 
     spaces: str = "*"
     factor: float = 2.0

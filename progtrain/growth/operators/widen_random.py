@@ -35,9 +35,9 @@ class WidenRandom:
     def fill(self, grown: Grown, generator: torch.Generator) -> None:
         changes = widened(grown.edit)
         for change in changes:
-            fill_random(grown.model, change, [Role.CONSUMER], generator)
+            fill_random(grown, change, [Role.CONSUMER], generator)
         for change in changes:
-            fill_random(grown.model, change, set(Role) - {Role.CONSUMER}, generator)
+            fill_random(grown, change, set(Role) - {Role.CONSUMER}, generator)
         for change in changes:
             if change.rescaled_norms:
                 mean_pad(grown.model, change, generator)

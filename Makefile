@@ -1,0 +1,44 @@
+# Everything a newcomer or CI needs; `make help` explains the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all smoke check format bench clean
+
+help: ## Explain the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Make .venv and install progtrain in it, editable, with its tools
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: install ## Run the main job: a small network grows twice on real data, in under a minute
+	$(BIN)/progtrain growth=budget warmup=cosine_ramp
+
+test: install ## Run the tests (a few minutes on two cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install ## Run the tests and the long ones
+	$(BIN)/python -m pytest
+
+smoke: install ## Run every growth, warmup, model, optimizer and scheduler on tiny budgets
+	$(BIN)/python tests/smoke.py
+
+check: install ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: install ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## Time a step against a hand-written loop, and a growth against a step
+	$(BIN)/python benchmarks/overhead.py
+
+clean: ## Remove caches and outputs, keep .venv
+	rm -rf outputs dist .pytest_cache .ruff_cache

@@ -1,0 +1,307 @@
+"""Runs in this process: compose, build, train, and everything of a run that must be repeatable.
+
+`parts("growth=schedule", "train.clip=1")` are the parts of a tiny run, `train` runs them and
+returns what a comparison needs. Two runs are equal where `differences` finds nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from progtrain import job
+from progtrain.build import Parts, build
+from progtrain.contracts import PlannedStage
+from progtrain.errors import Interrupted
+from progtrain.run import Event, Observation, Phase, Run
+
+CONF = Path(__file__).parent.parent / "conf"
+
+# 48 samples to train on, 6 steps an epoch; an uneven number to validate on
+TINY = (
+    "data=synthetic",
+    "data.samples=65",
+    "data.shape=[1,4,4]",
+    "model=mlp",
+    "model.width=8",
+    "train.batch_size=8",
+    "train.duration=24steps",
+    "train.evaluate_every=4steps",
+    "checkpoint.every=100%",
+    "hardware=cpu",
+    "hardware.threads=1",
+)
+
+
+def options(group: str) -> list[str]:
+    """Every option of a group of `conf/`."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """Every group of `conf/`, such as `growth` and `growth/choice`."""
+    found = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
+    return sorted(found - {"."})
+
+
+def parts(*overrides: str) -> Parts:
+    """The parts of a tiny run; later overrides win."""
+    return _built(overrides)
+
+
+@cache
+def _built(overrides: tuple[str, ...]) -> Parts:
+    return build(config(*overrides))
+
+
+def config(*overrides: str) -> DictConfig:
+    """What Hydra composes, with composing cached by the choice of groups."""
+    chosen: dict[str, str] = {}
+    leaves: dict[str, str] = {}
+    for text in (*TINY, *overrides):
+        key = text.partition("=")[0]
+        (chosen if key in groups() else leaves)[key] = text
+    composed = copy.deepcopy(_composed(tuple(chosen.values())))
+    for text in leaves.values():
+        given = OverridesParser.create().parse_override(text)
+        with _opened(composed, given.is_add()):
+            OmegaConf.update(composed, given.key_or_group, given.value(), merge=True)
+    return composed
+
+
+@contextmanager
+def _opened(node: DictConfig, adds: bool) -> Iterator[None]:
+    OmegaConf.set_struct(node, not adds)
+    yield
+    OmegaConf.set_struct(node, True)
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@dataclass
+class Spy:
+    """A silent reporter that notes what it is told, and acts after chosen calls."""
+
+    act: Callable[[str, Run], None] = lambda call, run: None
+    rows: list[dict[str, Any]] = field(default_factory=list)  # one an optimizer step
+    losses: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
+    plan: list[PlannedStage] = field(default_factory=list)
+    run: Run | None = None
+    digest: dict[str, str] = field(default_factory=dict)
+
+    def started(self, run: Run, plan: list[PlannedStage]) -> None:
+        self.run, self.plan = run, plan
+        self.act("started", run)
+
+    def stepped(self, run: Run, loss: Tensor) -> None:
+        group = next(iter(run.optimizer.groups()))
+        self.losses.append(float(loss))
+        self.rows.append(
+            {
+                "step": run.clock.step,
+                "stage": run.events[-1].stage if run.events else "start",
+                "phase": run.events[-1].phase if run.events else Phase.INTEGRATED,
+                "params": run.params,
+                "rate": group["lr"] / group["base_lr"],
+                "alpha": run.events[-1].alpha if run.events else 1.0,
+            }
+        )
+        self.act("stepped", run)
+
+    def observed(self, run: Run, observation: Observation) -> None:
+        self.act("observed", run)
+
+    def grew(self, run: Run, event: Event) -> None:
+        self.causes.append(event.cause)
+        self.act("grew", run)
+
+    def advanced(self, run: Run, event: Event) -> None:
+        self.act("advanced", run)
+
+    def noted(self, run: Run, text: str) -> None:
+        self.notes.append(text)
+        self.act("noted", run)
+
+    def stopped(self, run: Run) -> None:
+        self.digest = digest(run)
+        self.act("stopped", run)
+
+
+def at_step(step: int, do: Callable[[], None], call: str = "stepped") -> Spy:
+    """A spy that does something once, when that call comes at that step."""
+    done: list[int] = []
+
+    def act(name: str, run: Run) -> None:
+        if name == call and run.clock.step == step and not done:
+            done.append(step)
+            do()
+
+    return Spy(act)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended."""
+
+    directory: Path
+    spy: Spy
+    exit_code: int  # 0, or that of the `Interrupted` that ended it
+
+    @property
+    def run(self) -> Run:
+        assert self.spy.run is not None
+        return self.spy.run
+
+    @property
+    def bits(self) -> dict[str, str]:
+        """The final state and the rows of both files."""
+        rows = {
+            f"{name}:{i}": json.dumps(row)
+            for name in ("metrics.jsonl", "events.jsonl")
+            for i, row in enumerate(read_rows(self.directory / name))
+        }
+        return {**self.spy.digest, **rows}
+
+
+def train(made: Parts, directory: Path, spy: Spy | None = None, store: bool = True) -> Finished:
+    """Train in `directory`, silently; without `store` no checkpoint is written."""
+    spy, code = spy or Spy(), 0
+    with _quiet(spy, store):
+        try:
+            job.train_job(made, directory)
+        except Interrupted as error:
+            code = error.exit_code
+    return Finished(directory, spy, code)
+
+
+def resume(made: Parts, directory: Path, spy: Spy | None = None) -> Finished:
+    """Go on from the newest checkpoint, in a process that is in another state."""
+    with otherwise():
+        return train(replace(made, resume=True), directory, spy)
+
+
+@contextmanager
+def otherwise() -> Iterator[None]:
+    """Everything global that a run could lean on without saying so, set to something else."""
+    precision = torch.get_float32_matmul_precision()
+    torch.manual_seed(999)
+    random.seed(999)
+    np.random.seed(999)
+    random.gauss(0, 1)
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def _quiet(spy: Spy, store: bool) -> Generator[None]:
+    """No screen; no waiting for the disk; torch's switches are as before afterwards."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with (
+        mock.patch.object(job, "reporter", lambda *_: spy),
+        mock.patch.object(os, "fsync", lambda _: None),
+        mock.patch.object(job, "write", job.write if store else lambda *_: None),
+    ):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic)
+
+
+def branch(directory: Path, step: int, target: Path) -> Path:
+    """A run directory as it was when `directory` had just stored that step; the rest is later."""
+    folder = target / "checkpoints"
+    folder.mkdir(parents=True)
+    name = f"step_{step:08d}"
+    shutil.copytree(directory / "checkpoints" / name, folder / name)
+    for rows in directory.glob("*.jsonl"):
+        shutil.copy(rows, target)
+    return target
+
+
+def digest(run: Run) -> dict[str, str]:
+    """All of a run's state but its seconds, by name; equal strings are equal bits."""
+    words: dict[str, str] = {f"model/{n}": _hash(t) for n, t in run.model.state_dict().items()}
+    for name in run.optimizer.parameters:
+        for key, tensor in run.optimizer.state_of(name).items():
+            words[f"optimizer/{name}/{key}"] = _hash(tensor)
+    numpy_state: Any = np.random.get_state()
+    words["rng/torch"] = _hash(torch.get_rng_state())
+    words["rng/python"] = repr(random.getstate())
+    words["rng/numpy"] = repr((numpy_state[1].tolist(), numpy_state[2:]))
+    words["clock"] = repr(timeless(asdict(run.clock.now)))
+    for event in run.events:
+        for each in fields(event):
+            value = timeless(getattr(event, each.name))
+            words[f"event/{event.index}/{each.name}"] = repr(value)
+    for i, seen in enumerate(run.history):
+        words[f"history/{i}"] = repr(timeless(asdict(seen)))
+    for name in ("memory", "grown_out", "stopped", "params", "flops", "full_params", "batch_size"):
+        words[name] = repr(getattr(run, name))
+    return words
+
+
+def differences(one: Finished, other: Finished) -> list[str]:
+    """Names of what is not equal."""
+    return differing(one.bits, other.bits)
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
+def read_rows(path: Path) -> list[Any]:
+    """Rows of a JSON-lines file, without wall-clock time and without what only a resume says."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [row for row in rows if not (row.get("resumed") or _told_by_resume(row))]
+    return [timeless(row) for row in kept]
+
+
+def _told_by_resume(row: Mapping[str, Any]) -> bool:
+    return row.get("kind") == "note" and row["text"].startswith("resumed at step ")
+
+
+def timeless(value: Any) -> Any:
+    """`value` without what is counted in seconds."""
+    if hasattr(value, "seconds") and hasattr(value, "__dataclass_fields__"):
+        value = replace(value, seconds=0.0)
+    if isinstance(value, dict):
+        return {key: timeless(inner) for key, inner in value.items() if "seconds" not in str(key)}
+    if isinstance(value, list):
+        return [timeless(inner) for inner in value]
+    return value
+
+
+def _hash(tensor: Tensor) -> str:
+    data = tensor.detach().cpu().contiguous()
+    head = f"{tuple(data.shape)} {data.dtype} "
+    return head + hashlib.sha256(data.numpy().tobytes()).hexdigest()
