@@ -129,16 +129,17 @@ def settle(config: DictConfig, findings: list[signatures.Finding]) -> None:
 def refusals(config: DictConfig, relevant: Callable[[str], bool] = lambda _: True) -> list[str]:
     """What the parts themselves refuse, each with its full name; nothing is kept or started."""
     told: dict[str, str] = {}
-    for path, node in tree.targets(tree.raw(config)):
-        blamed = [
-            name for name in told if _within(name, path) or any(map(_holds(name), _links(node)))
-        ]
-        if blamed or not relevant(path) or _within(path, "model") or not _is_cheap(config, path):
-            continue
-        try:
-            _make(config, path)
-        except ProgtrainError as error:
-            told[path] = str(error)
+    nodes = dict(tree.targets(tree.raw(config)))
+    for path in nodes:
+        if relevant(path) and not _within(path, "model") and _is_cheap(config, path):
+            try:
+                _make(config, path)
+            except ProgtrainError as error:
+                told[path] = str(error)
+    for path in list(told):  # a node fails with the nodes in it and those that it refers to
+        inner = tree.references(nodes[path])
+        if any(_within(one, path) or one in inner for one in told if one != path):
+            del told[path]
     problems = list(told.values())
     if not told and relevant("model"):
         problems += _model_refusals(config)
@@ -190,15 +191,6 @@ def _is_cheap(config: DictConfig, path: str) -> bool:
         if not partial and not dataclasses.is_dataclass(locate(node["_target_"], plugins)):
             return False
     return True
-
-
-def _links(node: object) -> frozenset[str]:
-    return tree.references(node)
-
-
-def _holds(name: str) -> Callable[[str], bool]:
-    """Whether a referred name is `name` or around it."""
-    return lambda referred: _within(name, referred)
 
 
 def _within(name: str, outer: str) -> bool:

@@ -261,8 +261,9 @@ def digest(run: Run) -> dict[str, str]:
     words["clock"] = repr(timeless(asdict(run.clock.now)))
     for event in run.events:
         for each in fields(event):
-            value = timeless(getattr(event, each.name))
-            words[f"event/{event.index}/{each.name}"] = repr(value)
+            if each.name != "seconds":
+                value = timeless(getattr(event, each.name))
+                words[f"event/{event.index}/{each.name}"] = repr(value)
     for i, seen in enumerate(run.history):
         words[f"history/{i}"] = repr(timeless(asdict(seen)))
     for name in ("memory", "grown_out", "stopped", "params", "flops", "full_params", "batch_size"):

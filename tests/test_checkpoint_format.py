@@ -185,7 +185,7 @@ def test_no_bit_of_a_manifest_can_change_unseen(folder: Path) -> None:
     for bit in range(8 * len(data)):
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"\S"):
             layout.decode_manifest(bytes(changed))
 
 
@@ -458,6 +458,18 @@ def test_prune_spares_what_was_just_written_and_what_is_not_ours(folder: Path, q
     for step in (40, 50):
         save(folder, step)
     assert os.listdir(folder / "step_00000020") == ["thesis.tex"]
+
+
+def test_a_half_removed_checkpoint_has_lost_its_manifest_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save(folder, step)
+    removed: list[str] = []
+    real = os.unlink
+    monkeypatch.setattr(os, "unlink", lambda path: (removed.append(path.name), real(path)))
+    save(folder, 3)
+    assert removed == FILES and removed[0] == MANIFEST
 
 
 def test_sweep_removes_leftovers_and_ends_replacements(folder: Path) -> None:
@@ -873,47 +885,48 @@ def test_the_power_loss_model_sees_a_careless_writer(
 # The lock
 
 
-def start(code: str, run: Path) -> subprocess.Popen[str]:
-    """Run `code` in another process, until it has printed a line."""
+@contextmanager
+def process(code: str, run: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Another process that runs `code`, once it has printed a number."""
     head = f"import os, time; from pathlib import Path; run = Path({str(run)!r})\n"
     head += "from progtrain.checkpoint.lock import acquire\n"
-    process = subprocess.Popen(
-        [sys.executable, "-c", head + code], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline()
-    return process
+    command = [sys.executable, "-c", head + code + "\ntime.sleep(60)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        try:
+            assert started.stdout is not None
+            yield started, int(started.stdout.readline())
+        finally:
+            started.kill()
 
 
 def test_a_second_run_is_told_who_holds_the_directory(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    holder = start("lock = acquire(run); print('held', flush=True); time.sleep(60)", run)
-    with holder:
-        sentence = rf"^{run} is in use by pid {holder.pid} on host \S+ since \d{{4}}-\S+T\S+\. Wait"
+    with process("lock = acquire(run); print(os.getpid(), flush=True)", run) as (holder, pid):
+        sentence = rf"^{run} is in use by pid {pid} on host \S+ since \d{{4}}-\S+T\S+\. Wait"
         with pytest.raises(BusyError, match=sentence) as error:
             acquire(run)
         assert error.value.exit_code == 6 and "choose another hydra.run.dir." in str(error.value)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with acquire(run) as lock:
-        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
-        with pytest.raises(BusyError, match=f"pid {os.getpid()} "):
-            acquire(run)
-    acquire(run).release()
+        with acquire(run) as lock:
+            assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+            with pytest.raises(BusyError, match=f"pid {os.getpid()} "):
+                acquire(run)
+        acquire(run).release()
 
 
 def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_run(tmp_path: Path) -> None:
-    code = "lock = acquire(run)\nworker = os.fork()\nif worker: print(worker, flush=True)\n"
-    holder = start(code + "time.sleep(60)", tmp_path)
-    with holder:
-        (worker,) = map(
-            int, Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
-        )
-        with pytest.raises(BusyError):
-            acquire(tmp_path)
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-        acquire(tmp_path).release()
-        os.kill(worker, signal.SIGKILL)
+    code = "lock = acquire(run)\nif not os.fork(): print(os.getpid(), flush=True)"
+    with process(code, tmp_path) as (holder, worker):
+        try:
+            with pytest.raises(BusyError):
+                acquire(tmp_path)
+            holder.send_signal(signal.SIGKILL)
+            holder.wait()
+            os.kill(worker, 0)  # still there
+            acquire(tmp_path).release()
+        finally:
+            os.kill(worker, signal.SIGKILL)
 
 
 def test_a_lock_that_cannot_be_made_or_read_is_explained(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ CLOSING = [
     "MAX_STAGES: The maximum number of growths is reached.",
     "1,042 → 1,578 params (×1.51)",
     "val/accuracy 0.9000 at the end, 0.9500 at best",
-    "5.12 GFLOP in 40 s, growing and evaluation included; 800 steps, 4.0 epochs",
+    "5.12 GFLOP of training in 40 s, growing included; 800 steps, 4.0 epochs",
     COMMAND,
 ]
 

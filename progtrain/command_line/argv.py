@@ -39,6 +39,7 @@ class Command:
     config_dir: str | None = None
     config_name: str = "config"
     problems: tuple[str, ...] = ()
+    misspelt: frozenset[str] = frozenset()  # those of `overrides` that are no settings
 
     @property
     def argv(self) -> list[str]:
@@ -62,15 +63,17 @@ def read(argv: Sequence[str]) -> Command:
     if args.config_path is not None:
         problems.append("--config-path is not supported. --config-dir adds a directory of yours.")
     mode = _mode(args)
+    misspelt: dict[str, str] = {}
     if mode is not Mode.TEXT or args.help or args.hydra_help:
-        problems += [text for o in overrides if (text := _spelling(o))]
+        misspelt = {text: told for text in overrides if (told := _spelling(text))}
     return Command(
         mode=mode,
         flags=tuple(_flags(args)),
         overrides=tuple(overrides),
         config_dir=args.config_dir,
         config_name=args.config_name or "config",
-        problems=tuple(problems),
+        problems=(*problems, *misspelt.values()),
+        misspelt=frozenset(misspelt),
     )
 
 

@@ -22,7 +22,8 @@ from progtrain.command_line.values import shown
 from progtrain.errors import ConfigError
 
 _LAST_SEED = 2**63 - 1
-_NODES = ("train", "stop", "checkpoint")
+_NODES = ("model", "data", "growth", "warmup", "scheduler", "at_growth", "optimizer", "hardware")
+_NODES += ("train", "stop", "checkpoint")
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
 
@@ -51,10 +52,10 @@ def check(session: Session, command: Command) -> None:
     parsed: list[Override] = []
     for text in command.overrides:
         try:
-            parsed.append(session.parse(text))
+            if text not in command.misspelt:
+                parsed.append(session.parse(text))
         except ConfigError as error:
-            if not any(text in told for told in problems):
-                problems.append(str(error))
+            problems.append(str(error))
     if command.mode is Mode.SWEEP:
         problems += _sweep_problems(session, command, parsed)
     else:
@@ -159,8 +160,10 @@ def _near(names: Sequence[str]) -> Callable[[str], bool]:
 def _top_level_problems(config: DictConfig) -> Iterator[str]:
     """What belongs to no class."""
     for name in _NODES:
-        if not isinstance(config.get(name), DictConfig):
-            yield f"{name} cannot be {shown(config.get(name))}: set {name}.<setting>=<value>."
+        node = config.get(name)
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            told = shown(tree.value_at(config, name))
+            yield f"{name} must be settings with a _target_, got {told}."
     seed = config.get("seed")
     drawn = seed is None
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED

@@ -82,12 +82,18 @@ class Session:
         except yaml.MarkedYAMLError as error:
             raise ConfigError(_yaml_problem(error)) from error
         except UnicodeDecodeError as error:
-            raise ConfigError(f"A configuration file is not UTF-8: {error}.") from error
+            raise ConfigError(f"{self._file_of(error.object)} is not UTF-8.") from error
         except RecursionError as error:
             raise ConfigError("A configuration file is nested too deeply.") from error
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             raise ConfigError(_compact(f"{error}{cause}")) from error
+
+    def _file_of(self, content: bytes) -> str:
+        """The YAML file that begins with `content`."""
+        folders = [Path(s.path) for s in self._loader.get_sources() if s.scheme() == "file"]
+        files = (path for folder in folders for path in folder.rglob("*.yaml"))
+        return next((str(p) for p in files if p.read_bytes()[: len(content)] == content), "A file")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from progtrain.contracts import Operator, Trigger
 from progtrain.errors import GrowthError, require
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.choice import Candidate, Choice
-from progtrain.growth.grow import Host, grow
+from progtrain.growth.grow import Host, grow, running
 from progtrain.run import Run, Stage, StopReason
 
 
@@ -67,11 +67,12 @@ class Budget:
         reasons: list[str] = []
         for name, operator in self.options.items():
             try:
-                grown = grow(host, operator, run.seed + len(run.events))
+                with running(name):
+                    grown = grow(host, operator, run.seed + len(run.events))
+                    flops = training_flops(grown.model, run.probe.x)
             except GrowthError as error:  # one option may not suit what another has grown
                 reasons.append(f"{name}: {error}")
                 continue
-            flops = training_flops(grown.model, run.probe.x)
             found.append(Candidate(name, operator, grown, num_params(grown.model), flops))
         if not found:
             raise GrowthError("No option of growth.options can grow. " + " ".join(reasons))

@@ -6,12 +6,15 @@ The host is never touched, so undoing a growth is forgetting the copy.
 from __future__ import annotations
 
 import copy
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from progtrain.contracts import Operator, OptimizerRecipe
+from progtrain.errors import GrowthError
 from progtrain.growth.edits import Edit
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Probe
@@ -36,6 +39,17 @@ class Grown:
     @property
     def x(self) -> Tensor:
         return self.host.probe.x
+
+
+@contextmanager
+def running(stage: str) -> Generator[None]:
+    """Around all that runs a grown network: where it does not run, `GrowthError` says so."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise GrowthError(
+            f"Stage {stage}: the grown network does not run: {error}. The network is as it was."
+        ) from error
 
 
 def grow(host: Host, operator: Operator, seed: int) -> Grown:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from progtrain.contracts import PlannedStage
 from progtrain.data.sets import mixed
 from progtrain.flops import num_params, training_flops
-from progtrain.growth.grow import Host
+from progtrain.growth.grow import Host, running
 from progtrain.growth.transaction import construct
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
@@ -29,8 +29,9 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
         if not isinstance(stage, Stage):
             break
         seed = mixed(run.seed, len(ahead.events))
-        grown = construct(Host(ahead.model, run.probe), stage, setup.warmup, seed)
-        flops = training_flops(grown.model, run.probe.x)
+        with running(stage.name):
+            grown = construct(Host(ahead.model, run.probe), stage, setup.warmup, seed)
+            flops = training_flops(grown.model, run.probe.x)
         row = PlannedStage(stage.name, num_params(grown.model), flops, grown.edit.describe())
         rows.append(row)
         now = ahead.clock.now

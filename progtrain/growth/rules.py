@@ -65,7 +65,9 @@ def layer_norm(graph: Graph, out: Tensor, args: Args, kwargs: Kwargs) -> None:
         graph.bind(bias, 0, axis, Role.SHIFT)
         graph.nodes[graph.root(axis.node)].norms.append((module, axis.linear))
     else:
-        graph.fix(axes[-len(shape) :], "a layer norm reads it that is over several axes or no LayerNorm")
+        graph.fix(
+            axes[-len(shape) :], "a layer norm reads it that is over several axes or no LayerNorm"
+        )
     graph.set(out, [a._replace(linear=False) for a in axes])
 
 

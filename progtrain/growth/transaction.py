@@ -19,7 +19,7 @@ from progtrain.errors import ConfigError, GrowthError
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.controls import Controls, check_gates
 from progtrain.growth.edits import Edit, WidenSpace
-from progtrain.growth.grow import Grown, Host, carry_optimizer, grow
+from progtrain.growth.grow import Grown, Host, carry_optimizer, grow, running
 from progtrain.growth.identity import silence_newborn
 from progtrain.growth.life import first_phase, lengths, strength
 from progtrain.growth.newborn import evaluate
@@ -58,11 +58,12 @@ def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
         before = evaluate(run.model, run.probe.x)
     controls.lift()
     host = Host(run.model, run.probe)
-    grown = construct(host, stage, setup.warmup, mixed(run.seed, len(run.events)))
-    setup.engine.place(grown.model)
-    event = _event(run, setup, stage, grown)
-    events = [*(e.moved(grown.edit) for e in run.events), event]
-    error = _check(run, setup, grown, events, before)
+    with running(stage.name):
+        grown = construct(host, stage, setup.warmup, mixed(run.seed, len(run.events)))
+        setup.engine.place(grown.model)
+        event = _event(run, setup, stage, grown)
+        events = [*(e.moved(grown.edit) for e in run.events), event]
+        error = _check(run, setup, grown, events, before)
     optimizer = _optimizer(run, setup, grown)
     run.model, run.optimizer, run.events = grown.model, optimizer, events
     run.params, run.flops = event.params_after, event.flops_after
@@ -101,11 +102,6 @@ def _check(run: Run, setup: Setup, grown: Grown, events: Sequence[Event], before
     try:
         with setup.engine.exact():
             after = evaluate(grown.model, grown.x)
-    except (RuntimeError, ValueError) as error:
-        raise GrowthError(
-            f"The grown network does not run ({grown.edit.describe()}): {error}. The network is"
-            " as it was."
-        ) from error
     finally:
         controls.lift()
     if not bool(torch.isfinite(after).all()):
