@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,11 +136,8 @@ def refusals(config: DictConfig, relevant: Callable[[str], bool] = lambda _: Tru
                 _make(config, path)
             except ProgtrainError as error:
                 told[path] = str(error)
-    for path in list(told):  # a node fails with the nodes in it and those that it refers to
-        inner = tree.references(nodes[path])
-        if any(_within(one, path) or one in inner for one in told if one != path):
-            del told[path]
-    problems = list(told.values())
+    blamed = [path for path in told if not _passes_on(path, nodes[path], told)]
+    problems = [told[path] for path in blamed]
     if not told and relevant("model"):
         problems += _model_refusals(config)
     return problems
@@ -153,7 +150,7 @@ def _model_refusals(config: DictConfig) -> list[str]:
     problems: list[str] = []
     try:
         factory, growth = ModelFactory(config), _make(config, "growth")
-        sizes: list[Mapping[str, int | float]] = [{}, growth.start]
+        sizes: list[Mapping[str, int | float]] = [growth.start, {}] if growth.start else [{}]
     except Exception:
         return problems  # a class of the user's that only a run can build
     for size in sizes:
@@ -191,6 +188,12 @@ def _is_cheap(config: DictConfig, path: str) -> bool:
         if not partial and not dataclasses.is_dataclass(locate(node["_target_"], plugins)):
             return False
     return True
+
+
+def _passes_on(path: str, node: object, failing: Iterable[str]) -> bool:
+    """Whether a node only fails with a node in it or one that it refers to."""
+    links = tree.references(node)
+    return any(other != path and (_within(other, path) or other in links) for other in failing)
 
 
 def _within(name: str, outer: str) -> bool:

@@ -5,13 +5,17 @@ torch is imported only for a command whose settings are spelt right.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 
 import hydra
+from hydra.errors import CompactHydraException
 
 from progtrain import __version__
 from progtrain.checkpoint.lock import acquire
@@ -26,7 +30,11 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except BrokenPipeError:  # `progtrain --help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -57,11 +65,16 @@ def _run(argv: Sequence[str]) -> int:
         print(f"warning: {job.printable(warning)}", file=sys.stderr)
     command, place = _placed(_seeded(command, planned), planned)
     code = _launch(command)
-    if command.mode is Mode.SWEEP and code in (0, 1):
-        from progtrain.report.sweep import print_comparison
+    return _compared(place) if command.mode is Mode.SWEEP and code in (0, 1) else code
 
-        print_comparison(place)
-    return code
+
+def _compared(place: Path) -> int:
+    """Show the jobs of a multirun side by side; 1 where one has failed."""
+    from progtrain.report.outcomes import DONE, read_jobs
+    from progtrain.report.sweep import print_comparison
+
+    print_comparison(place)
+    return 0 if all(job.status == DONE for job in read_jobs(place)) else 1
 
 
 def _text(command: Command) -> int:
@@ -121,6 +134,9 @@ def _launch(command: Command) -> int:
     start = hydra.main(version_base=VERSION_BASE, config_path=conf, config_name="config")(job.run)
     try:
         start()
+    except CompactHydraException:  # HYDRA_FULL_ERROR=1
+        traceback.print_exc()
+        return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import torch
 import yaml
 
@@ -26,7 +28,7 @@ from progtrain.flops import num_params, training_flops
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
-from progtrain.report.files import Files, truncate
+from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.screen import reporter
 from progtrain.run import Probe, Run, StopReason
@@ -50,8 +52,7 @@ def train_job(parts: Parts, directory: Path) -> float:
         saved = latest(folder) if parts.resume else None
         batches = _batches(parts, engine)
         run = _run(parts, engine, batches, saved)
-        if saved:
-            truncate(directory, file_sizes(saved))
+        truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory))
         facts = [engine.facts(), *(saved.skipped if saved else ())]
         shown = reporter(directory, parts.choices, facts, f"progtrain resume={directory}")
@@ -67,7 +68,7 @@ def train_job(parts: Parts, directory: Path) -> float:
 
 
 def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None) -> Run:
-    torch.manual_seed(parts.seed)
+    _seed(parts.seed)
     model = parts.model_factory(parts.growth.start)
     for edit in edits_of(saved) if saved else []:
         edit.apply(model)
@@ -88,11 +89,18 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
         full_params=_full_params(parts),
         batch_size=train.batch_size * train.accumulate,
     )
-    torch.manual_seed(mixed(parts.seed, 1))
+    _seed(mixed(parts.seed, 1))
     if saved:
         _check_same_data(saved, batches.sets)
         unpack(run, saved, engine, parts.optimizer)
     return run
+
+
+def _seed(seed: int) -> None:
+    """Seed every source of random numbers that a checkpoint holds."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def _full_params(parts: Parts) -> int:

@@ -19,8 +19,10 @@ growth's phase has changed. No algorithm is named here.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum, auto
+from math import isfinite
 
 import torch
 
@@ -34,6 +36,8 @@ from progtrain.limits import fruitless, reached
 from progtrain.run import Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import evaluate, train_step
+
+_LOSS = "machine/loss"  # in `Run.memory`
 
 
 class State(Enum):
@@ -51,7 +55,8 @@ class Machine:
         self.run, self.setup = run, setup
         self._stage: Stage | None = None  # what GROW is to do
         self._last = run.clock.now  # before the last step
-        self._loss = torch.zeros(())  # of the last step, on the device
+        loss = run.memory.get(_LOSS)
+        self._loss = torch.tensor(loss if isinstance(loss, float) else 0.0)  # of the last step
         self._lasting = lengths(setup.warmup, setup.growth)
         self._controls = Controls(run.model, run.events, setup.warmup)
 
@@ -142,7 +147,7 @@ class Machine:
         if self._crossed(setup.train.evaluate_every):
             self._look()
         if self._crossed(setup.checkpoint.every):
-            setup.save(run)
+            self._save()
         return State.DECIDE
 
     def _look(self) -> None:
@@ -152,10 +157,20 @@ class Machine:
         observation = Observation(run.clock.now, run.clock.epoch, metrics)
         run.history.append(observation)
         setup.reporter.observed(run, observation)
-        if not all(map(torch.isfinite, map(torch.tensor, metrics.values()))):
+        self._check(metrics.values())
+
+    def _save(self) -> None:
+        """Store the run and the loss that a resumed run may have to report; nothing diverged."""
+        run, loss = self.run, float(self._loss)
+        self._check([loss, *(float(p.detach().sum()) for p in run.model.parameters())])
+        run.memory[_LOSS] = loss
+        self.setup.save(run)
+
+    def _check(self, values: Iterable[float]) -> None:
+        if not all(map(isfinite, values)):
             raise DivergedError(
-                f"Loss is not finite at step {run.clock.step}. The last checkpoint is older and"
-                " whole. Try a smaller optimizer.lr or train.clip=1."
+                f"Loss or weights are not finite at step {self.run.clock.step}. The last checkpoint"
+                " is older and whole. Try a smaller optimizer.lr or train.clip=1."
             )
 
     def _stop(self) -> StopReason:
@@ -164,6 +179,6 @@ class Machine:
         seen = run.history[-1].moment.step if run.history else -1
         if run.stopped is not StopReason.INTERRUPTED and seen < run.clock.step:
             self._look()
-        setup.save(run)
+        self._save()
         setup.reporter.stopped(run)
         return run.stopped

@@ -35,7 +35,8 @@ from progtrain.run import Event, Observation, Phase, Run
 
 CONF = Path(__file__).parent.parent / "conf"
 
-# 48 samples to train on, 6 steps an epoch; an uneven number to validate on
+# 49 samples to train on, so that batches cross the borders of epochs; 24 steps are not a multiple
+# of an evaluation's distance, so that the last one is made at the stop
 TINY = (
     "data=synthetic",
     "data.samples=65",
@@ -44,7 +45,7 @@ TINY = (
     "model.width=8",
     "train.batch_size=8",
     "train.duration=24steps",
-    "train.evaluate_every=4steps",
+    "train.evaluate_every=5steps",
     "checkpoint.every=100%",
     "hardware=cpu",
     "hardware.threads=1",
@@ -76,7 +77,9 @@ def config(*overrides: str) -> DictConfig:
     """What Hydra composes, with composing cached by the choice of groups."""
     chosen: dict[str, str] = {}
     leaves: dict[str, str] = {}
-    for text in (*TINY, *overrides):
+    other_data = any(text.startswith("data=") for text in overrides)
+    tiny = [text for text in TINY if not (other_data and text.startswith("data."))]
+    for text in (*tiny, *overrides):
         key = text.partition("=")[0]
         (chosen if key in groups() else leaves)[key] = text
     composed = copy.deepcopy(_composed(tuple(chosen.values())))

@@ -415,10 +415,10 @@ def test_a_plain_command_is_not_warned_of() -> None:
 
 
 BROKEN_YAML = {
-    "63 tab": (b"width: 1\n\tdepth: 2\n", ":2: tabs are not allowed in YAML; use spaces."),
-    "63 twice": (b"_target_: progtrain.models.mlp.MLP\nwidth: 1\nwidth: 2\n", "duplicate key"),
-    "63 not UTF-8": (b"width: \xff\n", "not UTF-8"),
-    "63 list": (b"- 1\n- 2\n", "mine"),
+    "63 tab": (b"width: 1\n\tdepth: 2\n", "mine.yaml:2: tabs are not allowed in YAML; use spaces."),
+    "63 twice": (b"width: 1\nwidth: 2\n", "mine.yaml:2: found duplicate key width."),
+    "63 not UTF-8": (b"width: \xff\n", "mine.yaml is not UTF-8."),
+    "63 list": (b"- 1\n- 2\n", "model must be settings with a _target_, got [1, 2]."),
 }
 
 
@@ -426,8 +426,7 @@ BROKEN_YAML = {
 def test_a_broken_file_is_named(tmp_path: Path, text: bytes, part: str) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_bytes(text)
-    message = told(f"--config-dir {tmp_path} model=mine")
-    assert part in message and "mine" in message and "Traceback" not in message
+    assert part in told(f"--config-dir {tmp_path} model=mine")
 
 
 def test_64_what_yaml_reads_otherwise_is_warned_of(tmp_path: Path) -> None:

@@ -22,8 +22,10 @@ from progtrain.command_line.values import shown
 from progtrain.errors import ConfigError
 
 _LAST_SEED = 2**63 - 1
-_NODES = ("model", "data", "growth", "warmup", "scheduler", "at_growth", "optimizer", "hardware")
-_NODES += ("train", "stop", "checkpoint")
+_NODES = (
+    *("model", "data", "growth", "warmup", "scheduler", "at_growth", "optimizer", "hardware"),
+    *("train", "stop", "checkpoint"),
+)
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
 

@@ -22,32 +22,35 @@ from progtrain.errors import BusyError, ConfigError, Interrupted, ProgtrainError
 def run(config: DictConfig) -> float:
     """Train, and return the primary metric; a failure is told here, once and in one line.
 
-    In a multirun the failure that leaves this function is a new, light one: the first would keep
-    the network of its frames in memory until the last job has ended.
+    In a multirun a failure must not leave this function as it is: its frames would keep the
+    network in memory until the last job has ended. Sweepers that learn from results are told by a
+    new, light exception; to the basic one it is a job without a metric.
     """
     many = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         return _train(config, many)
     except Exception as error:
-        code = tell(error)
-        stops = isinstance(error, Interrupted)
+        code = tell(error, f"job {_directory().name} failed: " if many else "error: ")
+        stops = not many or isinstance(error, Interrupted)
         if not isinstance(error, BusyError | Interrupted):
             _leave_result(str(error) or type(error).__name__)
         message = f"{type(error).__name__} in job {_directory().name}"
         traceback.clear_frames(error.__traceback__)
     gc.collect()
-    if many and not stops:
+    if stops:
+        raise SystemExit(code)
+    if not HydraConfig.get().sweeper._target_.endswith(".BasicSweeper"):
         raise CompactHydraException(message)
-    raise SystemExit(code)
+    return float("nan")
 
 
-def tell(error: BaseException) -> int:
+def tell(error: BaseException, opening: str = "error: ") -> int:
     """Print what went wrong to stderr; the exit code that goes with it."""
     known = isinstance(error, ProgtrainError | SettingError)
     if not known or os.environ.get("PROGTRAIN_DEBUG") == "1":
         traceback.print_exception(error)
     if known:
-        what = "" if isinstance(error, Interrupted) else "error: "
+        what = "" if isinstance(error, Interrupted) else opening
         print(f"{what}{printable(str(error))}", file=sys.stderr, flush=True)
     if isinstance(error, ProgtrainError):
         return error.exit_code

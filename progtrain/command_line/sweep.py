@@ -13,7 +13,7 @@ from progtrain.errors import ConfigError
 
 MOST_JOBS = 10_000
 Axis = list[str]  # the same setting with each of its values
-_EXHAUSTIVE = 200  # more combinations than this are checked one value at a time
+_EXHAUSTIVE = 100  # more combinations than this are checked one value at a time
 
 
 def axes(session: Session, overrides: Sequence[Override], params: Mapping[str, str]) -> list[Axis]:

@@ -92,7 +92,7 @@ def unresolved(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def _reference_problem(path: str, value: str, error: Exception) -> str:
     leads_to = _REFERENCE.findall(value)
-    if "Recursion" in f"{type(error)} {error}":
+    if "recursi" in f"{type(error)} {error}".lower():
         return f"{' and '.join([path, *leads_to])} refer to each other."
     if isinstance(error, InterpolationKeyError | InterpolationToMissingValueError):
         return f"{path} refers to {(leads_to or [value])[0]!r}, which does not exist."

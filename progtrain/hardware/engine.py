@@ -64,6 +64,9 @@ class Engine:
         model.to(self.device)
         if self.settings.compile:
             torch.compiler.reset()
+            # every shape of a block compiles for training and for evaluation; at the default of 8
+            # a network of a few stages falls back to eager, with no more than a log line
+            torch._dynamo.config.recompile_limit = 128  # pyright: ignore[reportPrivateUsage]
             for part in _compiled_parts(model):
                 part.compile()
         return model

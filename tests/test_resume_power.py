@@ -1,0 +1,257 @@
+"""The tests of law 4 can fail: without any one thing that a checkpoint holds, a resume is noticed.
+
+Each mutant is a checkpoint from which one thing has been taken after it was read.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from run_kit import Finished, at_step, branch, differences, parts, resume, train
+
+from progtrain import job
+from progtrain.build import Parts
+from progtrain.checkpoint.format import Checkpoint
+from progtrain.checkpoint.read import latest
+from progtrain.errors import ProgtrainError
+from progtrain.run import Event
+from progtrain.settings import Checkpoints
+
+State = dict[str, Any]
+Tensors = dict[str, dict[str, torch.Tensor]]
+Mutant = Callable[[State, Tensors], None]
+
+DROPOUT = ("model=cnn", "model.width=4", "model.dropout=0.3", "at_growth=rewarm")
+TWICE = (
+    "growth=schedule",
+    "growth.consolidation=2steps",
+    "growth.stages.deeper.at=4steps",
+    "growth.stages.wider.at=13steps",
+)
+RAMP = (*DROPOUT, *TWICE, "warmup=cosine_ramp", "warmup.length=5steps", "at_growth.length=6steps")
+FROZEN = (*DROPOUT, *TWICE, "warmup=frozen_host", "warmup.isolation=5steps")
+MID_RAMP, SETTLING, AFTER = 15, 19, 22
+FINAL, LOSSES = ("train.duration=15steps",), ("train.evaluate_every=4steps",)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Parts, Finished]]:
+    """Runs with a checkpoint at every step, each trained once."""
+    known: dict[tuple[str, ...], tuple[Parts, Finished]] = {}
+
+    def of(overrides: tuple[str, ...]) -> tuple[Parts, Finished]:
+        if overrides not in known:
+            made = parts(*overrides)
+            every = replace(made, checkpoint=Checkpoints("1steps", 1000))
+            known[overrides] = made, train(every, tmp_path_factory.mktemp("stored"))
+        return known[overrides]
+
+    return of
+
+
+def noticed(
+    stored: Any, overrides: tuple[str, ...], step: int, mutant: Mutant, directory: Path
+) -> list[str]:
+    """What tells that a run resumed from a mutant is another one; an error tells, too."""
+    made, whole = stored(overrides)
+    return _resumed(made, whole, branch(whole.directory, step, directory / "run"), mutant)
+
+
+def _resumed(made: Parts, whole: Finished, directory: Path, mutant: Mutant) -> list[str]:
+    def mutated(folder: Path) -> Checkpoint:
+        good = latest(folder)
+        tensors, documents = copy.deepcopy(good.tensors), copy.deepcopy(good.documents)
+        state: Any = documents["state"]
+        mutant(state, tensors)
+        return replace(good, tensors=tensors, documents=documents)
+
+    with mock.patch.object(job, "latest", mutated):
+        try:
+            return differences(whole, resume(made, directory))
+        except (ProgtrainError, ArithmeticError, KeyError, IndexError, AssertionError) as error:
+            return [f"raised {type(error).__name__}"]
+
+
+def setting(name: str, value: Any) -> Mutant:
+    def mutant(state: State, tensors: Tensors) -> None:
+        assert state[name] != value, f"{name} has nothing to lose here"
+        state[name] = value
+
+    return mutant
+
+
+def without(file: str, part: str) -> Mutant:
+    """Tensors of a file whose name ends so, set to zero."""
+
+    def mutant(state: State, tensors: Tensors) -> None:
+        chosen = [tensor for name, tensor in tensors[file].items() if name.endswith(part)]
+        assert chosen and any(bool(tensor.any()) for tensor in chosen)
+        for tensor in chosen:
+            tensor.zero_()
+
+    return mutant
+
+
+def unseeded(part: str) -> Mutant:
+    """A source of random numbers as it is in another process."""
+
+    def mutant(state: State, tensors: Tensors) -> None:
+        other = torch.Generator().manual_seed(999).get_state()
+        tensors["rng"][part] = other if part == "torch" else tensors["rng"][part].flip(0)
+
+    return mutant
+
+
+def aged(name: str, value: Any) -> Mutant:
+    """One field of the last event."""
+
+    def mutant(state: State, tensors: Tensors) -> None:
+        assert state["events"][-1][name] != value, f"{name} has nothing to lose here"
+        state["events"][-1][name] = value
+
+    return mutant
+
+
+ZERO = {"step": 0, "samples": 0, "flops": 0.0, "seconds": 0.0}
+OF_STATE: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
+    "clock": (RAMP, MID_RAMP, setting("clock", ZERO)),
+    "events": (RAMP, MID_RAMP, setting("events", [])),
+    "history": (RAMP, MID_RAMP, setting("history", [])),
+    "grown_out": (RAMP, AFTER, setting("grown_out", None)),
+    "files": (RAMP, MID_RAMP, setting("files", {})),
+    "data": (RAMP, MID_RAMP, setting("data", "")),
+    "fingerprint": (RAMP, MID_RAMP, setting("fingerprint", {})),
+}
+# `memory` and each event's alpha matter where a run was stopped after its last step: see below.
+# On a CPU no loss is scaled, and nobody reads why the run had stopped.
+OTHERS = {"memory", "scaler", "stopped"}
+
+OF_TENSORS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
+    **{
+        f"optimizer {key}": (RAMP, MID_RAMP, without("optimizer", f"/{key}"))
+        for key in ("exp_avg", "exp_avg_sq", "step", "ones1", "ones2")
+    },
+    "momentum": ((*RAMP, "optimizer=sgd"), MID_RAMP, without("optimizer", "/momentum_buffer")),
+    "weights": (RAMP, MID_RAMP, without("model", "head.weight")),
+    "running mean": (RAMP, MID_RAMP, without("model", "running_mean")),
+    "running variance": (RAMP, MID_RAMP, without("model", "running_var")),
+    "batches tracked": (RAMP, MID_RAMP, without("model", "num_batches_tracked")),
+}
+SOURCES = ("torch", "python", "python_gauss", "numpy", "numpy_rest")
+
+# What of the last event changes the network itself, not only what is told of it.
+OF_WEIGHTS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
+    "moment": (RAMP, MID_RAMP, aged("moment", ZERO)),
+    "phase in a ramp": (RAMP, MID_RAMP, aged("phase", "INTEGRATED")),
+    "since in a ramp": (RAMP, MID_RAMP, aged("since", {**ZERO, "step": 12})),
+    "slabs in a ramp": (RAMP, MID_RAMP, aged("slabs", [])),
+    "phase in isolation": (FROZEN, MID_RAMP, aged("phase", "CONSOLIDATE")),
+    "since in isolation": (FROZEN, MID_RAMP, aged("since", {**ZERO, "step": 12})),
+    "slabs in isolation": (FROZEN, MID_RAMP, aged("slabs", [])),
+    "blocks in a ramp": (RAMP, 7, aged("blocks", [])),
+    "blocks in isolation": (FROZEN, 7, aged("blocks", [])),
+    "edit": (RAMP, MID_RAMP, aged("edit", [])),
+}
+TOLD = {
+    "index": 5,
+    "stage": "",
+    "cause": "",
+    "params_before": 0,
+    "params_after": 0,
+    "flops_before": 0.0,
+    "flops_after": 0.0,
+    "promised": False,
+    "preservation_error": 1.0,
+    "metric_before": None,
+    "metric_after": None,
+}
+
+
+@pytest.mark.parametrize("name", OF_STATE)
+def test_a_resume_without_a_part_of_the_state_is_noticed(
+    name: str, stored: Any, tmp_path: Path
+) -> None:
+    assert noticed(stored, *OF_STATE[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", OF_TENSORS)
+def test_a_resume_without_some_tensors_is_noticed(name: str, stored: Any, tmp_path: Path) -> None:
+    assert noticed(stored, *OF_TENSORS[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_resume_without_a_source_of_randomness_is_noticed(name: str, tmp_path: Path) -> None:
+    made = parts(*RAMP)
+    every = replace(made, checkpoint=Checkpoints("5steps", 1000))
+
+    def draw() -> None:  # what a pair of normal numbers leaves behind
+        import random
+
+        import numpy as np
+
+        random.gauss(0, 1)
+        np.random.standard_normal()
+
+    whole = train(every, tmp_path / "whole", at_step(3, draw))
+    told = _resumed(made, whole, branch(whole.directory, 10, tmp_path / "run"), unseeded(name))
+    assert f"rng/{name.partition('_')[0]}" in told
+    assert name != "torch" or any(key.startswith("model/") for key in told)
+
+
+@pytest.mark.parametrize("name", OF_WEIGHTS)
+def test_a_resume_without_what_a_growth_does_to_training_is_noticed_in_the_weights(
+    name: str, stored: Any, tmp_path: Path
+) -> None:
+    told = noticed(stored, *OF_WEIGHTS[name], tmp_path)
+    assert told[0].startswith("raised") or any(key.startswith("model/") for key in told), told
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_resume_without_what_is_told_of_a_growth_is_noticed(
+    name: str, stored: Any, tmp_path: Path
+) -> None:
+    assert noticed(stored, RAMP, SETTLING, aged(name, TOLD[name]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "told"),
+    [
+        (aged("alpha", 1.0), "event/1/alpha"),
+        (setting("memory", {}), "metrics.jsonl:3"),
+    ],
+    ids=["alpha", "memory"],
+)
+def test_a_run_stopped_after_its_last_step_needs_the_ramp_and_the_loss_of_that_step(
+    mutant: Mutant, told: str, tmp_path: Path
+) -> None:
+    import signal
+
+    made = parts(*RAMP, "train.duration=16steps")
+    whole = train(made, tmp_path / "whole")
+    run, good = tmp_path / "run", tmp_path / "good"
+    for directory in (run, good):
+        stop = at_step(16, lambda: signal.raise_signal(signal.SIGTERM))
+        train(made, directory, stop)
+    assert not differences(whole, resume(made, good))
+    assert told in _resumed(made, whole, run, mutant)
+
+
+def test_every_part_of_a_checkpoint_has_its_mutant(stored: Any) -> None:
+    _, whole = stored(RAMP)
+    checkpoint = latest(whole.directory / "checkpoints")
+    state: Any = checkpoint.documents["state"]
+    assert set(state) == {*OF_STATE, *OTHERS}
+    assert state["scaler"] == {}
+    assert set(checkpoint.tensors) == {"model", "optimizer", "rng"}
+    assert set(checkpoint.tensors["rng"]) == set(SOURCES)
+    moments = {name.rpartition("/")[2] for name in checkpoint.tensors["optimizer"]}
+    assert {f"optimizer {key}" for key in moments} <= set(OF_TENSORS)
+    mutated = {name.partition(" ")[0] for name in OF_WEIGHTS}
+    assert {f.name for f in fields(Event)} == {*TOLD, *mutated, "alpha", "seconds"}
