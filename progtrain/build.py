@@ -211,8 +211,15 @@ def _choices() -> dict[str, str]:
     """Which option of each group was chosen."""
     if not HydraConfig.initialized():
         return {}
-    chosen = HydraConfig.get().runtime.choices
-    return {str(k): str(v) for k, v in chosen.items() if not str(k).startswith("hydra")}
+    chosen = {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items()}
+    ours = [name for name in chosen if not name.startswith("hydra")]
+    return {name: chosen[name] for name in sorted(ours, key=_place)}
+
+
+def _place(group: str) -> tuple[int, str]:
+    """What a reader wants to know first comes first."""
+    first = ("model", "data", "growth", "growth/choice", "widen", "deepen", "warmup")
+    return (first.index(group) if group in first else len(first), group)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

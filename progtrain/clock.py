@@ -149,6 +149,21 @@ class Clock:
         # 1e-9: 0.1 + 0.2 style rounding must not add a step to a ramp
         return 1.0 if passed >= 1 - 1e-9 else max(0.0, passed)
 
+    def in_samples(self, length: Duration, batch_size: int) -> float | None:
+        """How many training samples `length` is; None for FLOPs and seconds, which no one knows."""
+        match length.unit:
+            case Unit.STEP:
+                return length.value * batch_size
+            case Unit.EPOCH:
+                return length.value * self.epoch_samples
+            case Unit.SAMPLE:
+                return length.value
+            case Unit.FRACTION:
+                whole = self.in_samples(self.total, batch_size)
+                return None if whole is None else length.value * whole
+            case _:
+                return None
+
     def after_step(self, samples: int, flops: float) -> Moment:
         """The moment at which the coming step will have ended (its seconds are not known)."""
         return replace(

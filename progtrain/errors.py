@@ -6,7 +6,8 @@ torch, so the command line can answer a typing mistake at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -84,6 +85,15 @@ def require(ok: bool, setting: str, got: object, allowed: str, hint: str = "") -
     """Raise `SettingError` unless `ok`; for `__post_init__` of plug-ins."""
     if not ok:
         raise SettingError(setting, got, allowed, hint)
+
+
+@contextmanager
+def settings_of(node: str) -> Generator[None]:
+    """Give what a plug-in refuses while it works the full name of its setting."""
+    try:
+        yield
+    except SettingError as error:
+        raise ConfigError(error.sentence(node)) from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -55,7 +55,8 @@ def train_job(parts: Parts, directory: Path) -> float:
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory))
         facts = [engine.facts(), *(saved.skipped if saved else ())]
-        shown = reporter(directory, parts.choices, facts, f"progtrain resume={directory}")
+        again = _resume_command(parts, directory)
+        shown = reporter(directory, parts.choices, facts, again)
         with Many([files, shown]) as reports:
             setup = _setup(parts, engine, batches, reports, files, directory, signals)
             reports.started(run, plan(run, setup))
@@ -63,7 +64,7 @@ def train_job(parts: Parts, directory: Path) -> float:
                 reports.noted(run, line)
             reason = Machine(run, setup).go()
     if reason is StopReason.INTERRUPTED:
-        raise Interrupted(signals.number, f"Continue with: progtrain resume={directory}")
+        raise Interrupted(signals.number, f"Continue with: {again}")
     return run.last_metric if run.last_metric is not None else float("nan")
 
 
@@ -184,6 +185,12 @@ def _notes(run: Run, saved: Checkpoint | None, engine: Engine) -> list[str]:
     if changed:
         notes.append(f"not bit for bit the same as without a stop: {', '.join(changed)}")
     return notes
+
+
+def _resume_command(parts: Parts, directory: Path) -> str:
+    """What continues this run; packages of the user's must be named again."""
+    plugins = ",".join(parts.config.get("plugins") or [])
+    return f"progtrain resume={directory}" + (f" 'plugins=[{plugins}]'" if plugins else "")
 
 
 def _overrides(directory: Path) -> list[str]:

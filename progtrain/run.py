@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from progtrain.clock import Clock, Moment
+from progtrain.clock import Clock, Duration, Moment
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,6 +59,7 @@ class Stage:
     name: str
     operator: Operator
     cause: str = ""  # why now, in words
+    at: Duration | None = None  # its time since the start, where that is known beforehand
 
 
 @dataclass(frozen=True)

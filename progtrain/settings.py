@@ -76,6 +76,7 @@ class Stopping:
     target: float | None = None  # value of train.metric that is enough
     max_flops: float | None = None  # of the whole run: training, evaluation, growing
     max_seconds: float | None = None
+    max_params: int | None = None  # of the largest planned network; a larger plan is refused
     patience: int | None = None  # growths in a row that bring no improvement
 
     def __post_init__(self) -> None:
@@ -83,6 +84,7 @@ class Stopping:
         require(good, "target", self.target, "a finite number, or null for no target")
         _limit(self, "max_flops")
         _limit(self, "max_seconds")
+        _limit(self, "max_params")
         if self.patience is not None:
             _at_least(self, "patience", 1)
 

@@ -78,7 +78,7 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
 def differences(checkpoint: Checkpoint, engine: Engine) -> list[str]:
     """What the bits depend on and what has changed since the checkpoint, in words."""
     then, now = _state(checkpoint)["fingerprint"], engine.fingerprint()
-    return [f"{key} {then[key]} → {now[key]}" for key in now if then.get(key) != now[key]]
+    return [f"{key} {then.get(key)} → {now[key]}" for key in now if then.get(key) != now[key]]
 
 
 def file_sizes(checkpoint: Checkpoint) -> dict[str, int]:

@@ -203,13 +203,13 @@ class Watch:
         return lambda *args: None
 
 
-def a_set(samples: int = 96, shape: tuple[int, ...] = SHAPE) -> Sets:
+def a_set(samples: int = 96, classes: int = CLASSES) -> Sets:
     """Labels by a noisy linear teacher; float64, as the networks are."""
     generator = torch.Generator().manual_seed(5)
-    x = torch.randn(samples, *shape, generator=generator, dtype=torch.float64)
+    x = torch.randn(samples, *SHAPE, generator=generator, dtype=torch.float64)
     x_NF = x.flatten(1)
-    teacher_FK = torch.randn(x_NF.shape[1], CLASSES, generator=generator, dtype=torch.float64)
-    noise_NK = torch.randn(samples, CLASSES, generator=generator, dtype=torch.float64)
+    teacher_FK = torch.randn(x_NF.shape[1], classes, generator=generator, dtype=torch.float64)
+    noise_NK = torch.randn(samples, classes, generator=generator, dtype=torch.float64)
     y = (x_NF @ teacher_FK + noise_NK).argmax(1)
     train, validation = split_off(x, y, 0.25, seed=0)
     return Sets(train, validation, None, lambda raw: raw)  # type: ignore[arg-type]
@@ -220,11 +220,12 @@ def a_machine(
     recipe: OptimizerRecipe,
     warmup: Warmup | None = None,
     growth: AtSteps | None = None,
+    sets: Sets | None = None,
     **train: Any,
 ) -> Machine:
     """A run of 1000 steps at its start; nothing is written anywhere."""
     training = Training(**{"duration": "1000steps", "batch_size": 16} | train)
-    sets = a_set()
+    sets = sets or a_set()
     batches = Batches(sets, 0, torch.device("cpu"))
     x, y = batches.at(0, 24)
     setup = Setup(

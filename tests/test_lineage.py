@@ -24,18 +24,25 @@ from growth_kit import (  # noqa: F401
 )
 from torch import Tensor, nn
 
-from progtrain.growth.edits import Edit, InsertBlock
+from progtrain.growth.edits import Edit, InsertBlock, Part, Role, WidenSpace
 from progtrain.growth.grow import carry_optimizer
-from progtrain.growth.newborn import reinitialise
 from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.operators.widen_zero import WidenZero
 from progtrain.machine import Machine
 from progtrain.optimizers.adamw import AdamW, SlicedAdamW
+from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event
 from progtrain.warmups.zero_init import ZeroInit
 
 OPERATORS = [(g, o) for g in ("widen", "deepen") for o in options(g)]
+NO_IDENTITY = ("mlp_layer", DeepenRandom())  # refused under zero_init, see test_operators
+MOVING = [
+    (name, operator)
+    for name in ("mlp_none", "mlp_layer", "mlp_batch", "cnn", "resnet", "user")
+    for operator in (WidenRandom(), WidenZero(), DeepenRandom())
+    if (name, operator) != NO_IDENTITY
+]
 WITH_INNER = {"hidden.weight": 16}  # columns a channel behind a flatten
 
 
@@ -91,7 +98,7 @@ def assert_carried(
         new = after.pop(event.edit.rename(name))
         assert old and {"momentum_buffer", "exp_avg"} & old.keys() <= new.keys()
         for key, tensor in old.items():
-            if key in new and tensor.ndim:
+            if key in new:
                 kept = old_part(new[key], tensor, WITH_INNER.get(name, 1))
                 assert torch.equal(kept, tensor), (name, key)
                 assert new[key].count_nonzero() == kept.count_nonzero(), (name, key)
@@ -123,24 +130,21 @@ def test_a_block_in_the_middle_moves_the_state_of_those_behind_it(recipe: str) -
     for old, new in ((0, 0), (1, 2), (2, 3)):
         for key in distinct[old]:
             assert torch.equal(after[f"blocks.{new}.linear.weight"][key], distinct[old][key])
-    assert not torch.equal(*(next(iter(distinct[i].values())) for i in (1, 2)))
+    shaped = [next(t for t in state.values() if t.ndim) for state in distinct]
+    assert not torch.equal(shaped[1], shaped[2]), "the test could not tell blocks apart"
     assert_in_one_group(machine)
 
 
-@pytest.mark.parametrize("recipe", options("optimizer"))
-def test_an_old_event_follows_its_units_and_blocks_through_later_growths(recipe: str) -> None:
-    machine = a_machine(a_model("mlp_none"), make("optimizer", recipe))
-    grow_now(machine, WidenZero(spaces="blocks.1*"))
+def test_an_event_follows_its_units_and_blocks_through_later_growths() -> None:
+    machine = a_machine(a_model("mlp_none"), make("optimizer", "sgd"))
+    grow_now(machine, WidenZero(spaces="blocks.1*"))  # that block no longer keeps its input's shape
     grow_now(machine, DeepenRandom())
     grow_now(machine, ByHand(Edit((InsertBlock("blocks", 0, 0), InsertBlock("blocks", 0, 0)))))
     widened, deepened, inserted = machine.run.events
-    assert {slab.tensor for slab in widened.slabs} == {
-        "blocks.3.linear.weight",
-        "blocks.3.linear.bias",
-        "head.weight",
-        "blocks.4.linear.weight",
-    } - {"blocks.4.linear.weight"} | {slab.tensor for slab in widened.slabs if "4" in slab.tensor}
-    assert deepened.blocks == ("blocks.4",) and inserted.blocks == ("blocks.1", "blocks.0")
+    moved = {"blocks.4.linear.weight", "blocks.4.linear.bias", "head.weight"}
+    assert {slab.tensor for slab in widened.slabs} == moved
+    assert deepened.blocks == ("blocks.3",)
+    assert inserted.blocks == ("blocks.1", "blocks.0")
 
 
 @pytest.mark.parametrize("recipe", options("optimizer"))
@@ -151,8 +155,7 @@ def test_matrices_decay_and_biases_and_norms_do_not(recipe: str) -> None:
         grow_now(machine, operator)
         for name, held in named_groups(machine).items():
             matrix = machine.run.optimizer.parameters[name].ndim > 1
-            decays = {"weight_decay": 0.3} if matrix else {"weight_decay": 0.0}
-            assert held[0]["weight_decay"] == decays["weight_decay"], name
+            assert held[0]["weight_decay"] == (0.3 if matrix else 0.0), name
 
 
 def gradients(steps: int, *shape: int) -> list[Tensor]:
@@ -216,8 +219,6 @@ def grown_adamw(steps_before: int, grads: list[Tensor]) -> tuple[list[Tensor], n
 
 
 def columns_of(tensor: str) -> Edit:
-    from progtrain.growth.edits import Part, Role, WidenSpace
-
     return Edit((WidenSpace("0", 4, 6, (Part(tensor, 1, 1, 1, Role.CONSUMER),)),))
 
 
@@ -257,33 +258,28 @@ def test_zeros_under_the_old_step_count_would_move_new_columns_three_times_too_f
 
 
 @pytest.mark.parametrize("recipe", options("optimizer"))
-@pytest.mark.parametrize("operator", [WidenRandom(), WidenZero(), DeepenRandom()])
-@pytest.mark.parametrize("name", ["mlp_none", "mlp_layer", "mlp_batch", "cnn", "resnet", "user"])
+@pytest.mark.parametrize(("name", "operator"), MOVING)
 def test_all_that_is_new_and_silent_moves_within_three_steps(
-    recipe: str, operator: Any, name: str
+    recipe: str, name: str, operator: Any
 ) -> None:
-    if name == "mlp_layer" and isinstance(operator, DeepenRandom):
-        return  # cannot be the identity, see test_operators
     machine = a_machine(a_model(name), make("optimizer", recipe), ZeroInit(), batch_size=64)
     train(machine, 2)
-    grow_now(machine, operator)
+    event = grow_now(machine, operator)
     before = snapshot(machine)
     train(machine, 3)
     after = snapshot(machine)
-    event = machine.run.events[-1]
-    for name, parameter in machine.run.model.named_parameters():
-        moved = before[f"model/{name}"] != after[f"model/{name}"]
-        new = torch.zeros_like(parameter, dtype=torch.bool)
-        for slab in event.slabs:
-            if slab.tensor == name:
-                slab.view(new).fill_(True)
-        assert bool(moved.any()), name
-        assert not bool(new.any()) or moved[new].double().mean() > 0.5, name
+    for tensor, parameter in machine.run.model.named_parameters():
+        moved = before[f"model/{tensor}"] != after[f"model/{tensor}"]
+        new = torch.zeros_like(moved)
+        for slab in (slab for slab in event.slabs if slab.tensor == tensor):
+            slab.view(new).fill_(True)
+        if name == "mlp_batch" and parameter.ndim == 1 and "norm" not in tensor:
+            continue  # a batch norm takes back whatever the bias in front of it adds
+        assert bool(moved.any()), tensor
+        assert not bool(new.any()) or moved[new].double().mean() > 0.5, tensor
 
 
 def test_a_parameter_that_no_optimizer_holds_is_found_at_once() -> None:
-    from progtrain.optimizers.group import OptimizerSet
-
     net = nn.Linear(2, 2)
     named = dict(net.named_parameters())
     sgd = torch.optim.SGD([net.weight], lr=0.1)
@@ -312,4 +308,3 @@ def test_growth_leaves_the_rate_of_every_group_as_it_is() -> None:
     grow_now(machine, WidenZero())
     train(machine, 1)
     assert {group["lr"] for group in machine.run.optimizer.groups()} == {0.02}
-    assert reinitialise  # imported where blocks are made by hand

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
-import torch
 import yaml
 from run_kit import (
     CONF,
@@ -29,18 +25,14 @@ from run_kit import (
     differences,
     differing,
     options,
-    otherwise,
     parts,
     read_rows,
     resume,
     train,
 )
 
-from progtrain import job
 from progtrain.build import Parts
-from progtrain.checkpoint.format import Checkpoint
 from progtrain.errors import CheckpointError
-from progtrain.run import Event
 from progtrain.settings import Checkpoints
 
 STEPS = 24
@@ -280,7 +272,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(
     made, whole = stored(*case("cosine_ramp", "schedule", "adamw", "cnn"))
     branch(whole.directory, 9, tmp_path / "old")
     branch(whole.directory, 16, tmp_path / "new")
-    os.rename(tmp_path / "new/checkpoints/step_00000016", tmp_path / "old/checkpoints/step_00000016")
+    os.rename(
+        tmp_path / "new/checkpoints/step_00000016", tmp_path / "old/checkpoints/step_00000016"
+    )
     damaged = tmp_path / "old/checkpoints/step_00000016" / file
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1

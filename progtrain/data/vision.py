@@ -11,7 +11,7 @@ import torch
 
 from progtrain.data.checks import check_share
 from progtrain.data.sets import Normalise, Sets, Split, split_off
-from progtrain.errors import EnvironmentProblem
+from progtrain.errors import ConfigError
 
 Reader = Callable[..., Any]
 
@@ -44,7 +44,7 @@ class Vision:
         try:
             data = self.dataset(root=root, train=train, download=self.download)
         except (RuntimeError, OSError) as error:
-            raise EnvironmentProblem(
+            raise ConfigError(
                 f"Data set {self.name} not found in data.root={root}, and downloading it"
                 f"{' failed' if self.download else ' is off (data.download=false)'}."
                 " Set data.root to a folder that torchvision has filled, or try where there is a"

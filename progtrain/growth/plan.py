@@ -7,38 +7,97 @@ so a plan that cannot be carried out fails before the clock starts.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 from progtrain.contracts import PlannedStage
 from progtrain.data.sets import mixed
+from progtrain.errors import ConfigError, settings_of
 from progtrain.flops import num_params, training_flops
-from progtrain.growth.grow import Host, running
+from progtrain.growth.grow import Grown, Host, running
+from progtrain.growth.life import lengths
 from progtrain.growth.transaction import construct
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
+from progtrain.steps import learning_rate
 
 _MOST = 100  # stages that are worth planning
 
 
 def plan(run: Run, setup: Setup) -> list[PlannedStage]:
-    """The stages to come, if each comes in time; the first row is the network now."""
+    """The stages to come, if each comes in time; the first row is the network now.
+
+    Raises `ConfigError` or `GrowthError` for a plan that cannot be carried out.
+    """
+    with settings_of("scheduler"):
+        learning_rate(run, setup)
     ahead = replace(run, model=copy.deepcopy(run.model), events=list(run.events))
     rows = [PlannedStage("start" if not run.events else "now", run.params, run.flops, "")]
+    stages: list[Stage] = []
     while len(rows) <= _MOST:
-        stage = setup.growth.upcoming(ahead)
+        with settings_of("growth"):
+            stage = setup.growth.upcoming(ahead)
         if not isinstance(stage, Stage):
             break
-        seed = mixed(run.seed, len(ahead.events))
-        with running(stage.name):
-            grown = construct(Host(ahead.model, run.probe), stage, setup.warmup, seed)
-            flops = training_flops(grown.model, run.probe.x)
-        row = PlannedStage(stage.name, num_params(grown.model), flops, grown.edit.describe())
-        rows.append(row)
-        now = ahead.clock.now
-        event = Event(
-            len(ahead.events), stage.name, "", grown.edit, now, Phase.INTEGRATED, now, (), (),
-            ahead.params, row.params, ahead.flops, row.flops, False, 0.0, None,
-        )  # fmt: skip
-        events = [*ahead.events, event]
-        ahead = replace(ahead, model=grown.model, events=events, params=row.params, flops=row.flops)
+        stages.append(stage)
+        grown, ahead = _grown(ahead, setup, stage)
+        rows.append(PlannedStage(stage.name, ahead.params, ahead.flops, grown.edit.describe()))
+        _check_size(rows, setup.stop.max_params)
+    check_times(stages, run, setup)
     return rows
+
+
+def _grown(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
+    """The run as if the stage had grown."""
+    seed = mixed(ahead.seed, len(ahead.events))
+    with running(stage.name):
+        grown = construct(Host(ahead.model, ahead.probe), stage, setup.warmup, seed)
+        flops = training_flops(grown.model, ahead.probe.x)
+    params, now = num_params(grown.model), ahead.clock.now
+    event = Event(
+        len(ahead.events), stage.name, "", grown.edit, now, Phase.INTEGRATED, now, (), (),
+        ahead.params, params, ahead.flops, flops, False, 0.0, None,
+    )  # fmt: skip
+    events = [*ahead.events, event]
+    return grown, replace(ahead, model=grown.model, events=events, params=params, flops=flops)
+
+
+def _check_size(rows: Sequence[PlannedStage], limit: int | None) -> None:
+    before, row = rows[-2], rows[-1]
+    if limit is not None and row.params > limit:
+        raise ConfigError(
+            f"Stage {row.name!r} would need {row.params:,} parameters; stop.max_params={limit:,}"
+            f" ({before.name} has {before.params:,}). Raise it, or declare less growth."
+        )
+
+
+def check_times(stages: Sequence[Stage], run: Run, setup: Setup) -> None:
+    """Refuse a stage beyond the end, or one whose life does not fit before the next one's time.
+
+    Only times that convert into samples can be compared.
+    """
+    clock, size = run.clock, run.batch_size
+    end = clock.in_samples(clock.total, size)
+    times = [clock.in_samples(stage.at, size) if stage.at else None for stage in stages]
+    lasting = lengths(setup.warmup, setup.growth)
+    lives = [clock.in_samples(length, size) for length in lasting.values()]
+    life = sum(known for known in lives if known is not None)
+    for stage, time, following in zip(stages, times, [*times, end][1:], strict=True):
+        if time is None or following is None or end is None:
+            continue
+        if time >= end:
+            raise ConfigError(
+                f"growth.stages.{stage.name}.at={stage.at} is not before the end of the run,"
+                f" train.duration={clock.total}."
+            )
+        if time >= following:
+            raise ConfigError(
+                f"growth.stages.{stage.name}.at={stage.at} is not before the stage after it."
+            )
+        if time + life > following * (1 + 1e-9):
+            words = ", ".join(f"{phase.value} {length}" for phase, length in lasting.items())
+            raise ConfigError(
+                f"The life of growth {stage.name!r} ({words}) does not fit into its stage, which"
+                f" lasts {(following - time) / size:.0f} steps from {stage.at}. Shorten the warmup"
+                " or growth.consolidation, or move the stages apart."
+            )

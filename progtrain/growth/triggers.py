@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from progtrain.clock import Duration, Moment
-from progtrain.errors import require
+from progtrain.errors import ConfigError, require
 from progtrain.run import Observation, Run
 
 
@@ -60,7 +60,9 @@ class Plateau:
         if run.history and not seen:
             known = ", ".join(sorted(run.history[-1].metrics))
             hint = f"Logged metrics: {known}."
-            require(False, "trigger.metric", self.metric, "a logged metric", hint)
+            raise ConfigError(
+                f"growth.trigger.metric must be a logged metric, got {self.metric!r}. {hint}"
+            )
         since = last_growth(run)
         window = [o for o in seen if o.moment.step > since.step]
         if len(window) < self.patience:

@@ -1,9 +1,11 @@
 """Widen by copying units and sharing their outgoing weights among the copies (Net2WiderNet).
 
 Chen et al., arXiv 1511.05641: with g(i) the unit that new unit i copies, producers W'[i] = W[g(i)]
-and consumers W'[:, i] = a_i W[:, g(i)], where the a of all copies of a unit sum to 1. Equal shares
-keep copies equal for ever under any optimizer that treats them alike; shares are therefore uneven
-(LEMON, arXiv 2310.07999) and new entries start with empty optimizer state.
+and consumers W'[:, i] = a_i ∘ W[:, g(i)], where the a of all copies of a unit sum to 1. Equal
+shares keep copies equal for ever under any optimizer that treats them alike. One uneven share for
+each unit (LEMON, arXiv 2310.07999) is not enough where two copies are new: their gradients are
+parallel, and Adam makes parallel gradients equal. Every entry therefore has a share of its own, and
+new entries start with empty optimizer state.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class WidenDuplicate:
 
     spaces: str = "*"
     factor: float = 2.0
-    unevenness: float = 0.5  # 0: equal shares; shares lie in 1 ± this before they are normalised
+    unevenness: float = 0.5  # 0: equal shares; else noise of at most ± this that cancels
     preserves = True
     shares = True
 
@@ -49,15 +51,14 @@ class WidenDuplicate:
     def fill(self, grown: Grown, generator: torch.Generator) -> None:
         for change in widened(grown.edit):
             source_H = _sources(change, generator)
-            share_H = _shares(source_H, change.old, self.unevenness, generator)
             for part in change.parts:
                 tensor = tensor_of(grown.model, part.tensor)
                 whole = slab_of(part, replace(change, old=0)).view(tensor)
                 copied = host_entries(tensor, part, change).index_select(part.dim + 1, source_H)
                 if part.role is Role.CONSUMER:
-                    shape = [1] * copied.ndim
-                    shape[part.dim + 1] = change.new
-                    copied = copied * share_H.to(copied).reshape(shape)
+                    noise = torch.rand(copied.shape, generator=generator, dtype=torch.float64)
+                    noise = self.unevenness * (2 * noise - 1)
+                    copied = copied * _shares(noise, part.dim + 1, source_H).to(copied)
                 whole.copy_(copied)
 
 
@@ -74,9 +75,9 @@ def _sources(change: WidenSpace, generator: torch.Generator) -> Tensor:
     return torch.cat([torch.arange(change.old).repeat(rounds), drawn])
 
 
-def _shares(source_H: Tensor, old: int, unevenness: float, generator: torch.Generator) -> Tensor:
-    """a: uneven, and summing to 1 over the copies of each unit; float64."""
-    noise = torch.rand(source_H.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    raw_H = 1 + unevenness * noise
-    total_h = torch.zeros(old, dtype=torch.float64).index_add_(0, source_H, raw_H)
-    return raw_H / total_h[source_H]
+def _shares(noise: Tensor, dim: int, source_H: Tensor) -> Tensor:
+    """a: equal shares, and `noise` that cancels among the copies of each unit, along `dim`."""
+    total = torch.zeros_like(noise).index_add_(dim, source_H, noise).index_select(dim, source_H)
+    copies_H = torch.bincount(source_H)[source_H]
+    copies = copies_H.reshape([-1 if d == dim else 1 for d in range(noise.ndim)])
+    return noise + (1 - total) / copies

@@ -1,0 +1,92 @@
+"""Law 6: the phases that a run goes through are those of a checked-in table.
+
+A table has one row an optimizer step: the stage and phase that the step left the run in, and the
+parameters, learning-rate multiplier and alpha that it was made with. After a change that is meant
+to move them, write the tables again and read the difference:
+
+    PROGTRAIN_REWRITE=1 pytest tests/test_trace.py && git diff tests/traces
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_kit import Finished, compared, parts, train
+
+TRACES = Path(__file__).parent / "traces"
+CNN = ("model=cnn", "model.width=4")
+EXAMPLES = {
+    "baseline": ("growth=none", "scheduler=cosine"),
+    "ramp": (
+        *CNN,
+        "growth=schedule",
+        "growth.consolidation=2steps",
+        "warmup=cosine_ramp",
+        "warmup.length=4steps",
+    ),
+    "isolation": (
+        "growth=schedule",
+        "growth.stages.deeper.at=5steps",
+        "growth.stages.wider.at=1e3flops",  # long over when the first is integrated
+        "growth.consolidation=1epochs",
+        "warmup=frozen_host",
+        "warmup.isolation=20%",
+        "at_growth=rewarm",
+        "at_growth.length=3steps",
+    ),
+    "plateau": (
+        "growth=plateau",
+        "growth.consolidation=3steps",
+        "growth.trigger.patience=2",
+        "growth.trigger.min_delta=1.0",
+        "train.evaluate_every=2steps",
+        "warmup=lr",
+        "warmup.length=3steps",
+        "scheduler=reduce_on_plateau",
+        "scheduler.patience=1",
+        "scheduler.factor=0.5",
+    ),
+    "budget": (
+        *CNN,
+        "growth=budget",
+        "growth.trigger.interval=4steps",
+        "growth.max_params=6000",
+        "warmup=linear_ramp",
+        "warmup.length=16samples",
+        "at_growth=restart",
+        "train.batch_size=4",
+        "train.accumulate=2",
+    ),
+}
+
+
+def table(finished: Finished) -> str:
+    """The rows of a run as text."""
+    head = f"{'step':>4}  {'stage':<8}  {'phase':<11}  {'params':>6}  {'rate':>8}  {'alpha':>8}"
+    return "\n".join([head, *map(_row, finished.spy.rows), *_ends(finished)]) + "\n"
+
+
+def _row(row: dict[str, Any]) -> str:
+    return (
+        f"{row['step']:>4}  {row['stage']:<8}  {row['phase'].value:<11}  {row['params']:>6}"
+        f"  {row['rate']:8.6f}  {row['alpha']:8.6f}"
+    )
+
+
+def _ends(finished: Finished) -> list[str]:
+    run = finished.run
+    assert run.stopped is not None
+    return [f"stopped: {run.stopped.name}, grown out: {run.grown_out and run.grown_out.name}"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_trace_of_phases_equals_the_table(name: str, tmp_path: Path) -> None:
+    made = parts(*EXAMPLES[name])
+    got = table(train(made, tmp_path, store=False))
+    assert got == compared(TRACES / f"{name}.txt", got)
+
+
+def test_every_table_has_its_example() -> None:
+    assert {path.stem for path in TRACES.glob("*.txt")} == set(EXAMPLES)
