@@ -179,6 +179,9 @@ class Machine:
         seen = run.history[-1].moment.step if run.history else -1
         if run.stopped is not StopReason.INTERRUPTED and seen < run.clock.step:
             self._look()
+        test = setup.batches.sets.test
+        if test is not None and run.stopped is not StopReason.INTERRUPTED:
+            run.test = evaluate(run, setup, test, "test")
         self._save()
         setup.reporter.stopped(run)
         return run.stopped

@@ -136,6 +136,7 @@ class Run:
     memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())
     grown_out: StopReason | None = None  # why growth ended, once it has
     stopped: StopReason | None = None
+    test: Mapping[str, float] | None = None  # metrics on the test split, once, at the end
 
     @property
     def edits(self) -> list[Edit]:

@@ -98,7 +98,7 @@ def after_training(
 def test_duplicated_units_differ_after_two_hundred_steps(
     recipe: str, name: str, factor: float
 ) -> None:
-    """At factor 3 two copies of each unit are new, and nothing but their shares tells them apart."""
+    """At factor 3 two copies of each unit are new, and only their shares tell them apart."""
     operator = make("widen", "duplicate", factor=factor)
     for layer, seen in after_training(name, make("optimizer", recipe), operator).items():
         assert max(seen) < 0.99, layer

@@ -2,8 +2,8 @@
 
 The file says which torch, which CPU and how many threads computed them. Where all are the same,
 every bit must be; elsewhere a sum may be added up in another order, and the first `NEAR` steps
-must agree to a share `TOLERANCE` of the loss (measured: scalar code differs by at most 1e-5 there;
-later, training magnifies what is different). After a change that is meant to move them:
+must agree to a share `TOLERANCE` of the loss (with other instruction sets of one CPU they differ
+by less than 1e-6 there; later, training magnifies it). After a change that is meant to move them:
 
     PROGTRAIN_REWRITE=1 pytest tests/test_golden.py && git diff tests/golden
 """
@@ -36,6 +36,9 @@ CONFIGS = {
         "warmup=zero_init",
         "model=mlp",
         "model.width=32",
+        # a bias before a batch norm has a gradient of rounding errors only, which Adam would
+        # bring to full size: losses would differ by 1e-3 with other instructions
+        "optimizer=sgd",
     ),
     "none_resnet_synthetic": ("growth=none", "model=resnet", "model.width=8", "model.stages=2"),
 }

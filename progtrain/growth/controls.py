@@ -69,10 +69,13 @@ class Controls:
             if strengths[event.index].newborn_rate != 1
             for tensor, mask in _new_entries(self._model, event)
         ]
-        held = self._held(optimizer)
+        held = {name: tensor.clone() for name, tensor, _ in self._partly_new(optimizer)}
         yield
-        for each in [*slowed, *held]:
+        for each in slowed:
             each.restore()
+        for name, tensor, new in self._partly_new(optimizer):
+            before = held.get(name, torch.zeros_like(tensor))  # or state that begins in this step
+            tensor.copy_(torch.where(new, tensor, before))
 
     @contextmanager
     def still_buffers(self) -> Generator[None]:
@@ -104,18 +107,16 @@ class Controls:
                 parameter.requires_grad_(False)
                 self._frozen.append(parameter)
 
-    def _held(self, optimizer: OptimizerSet) -> list[_Slowed]:
-        """Tensors that are partly new, while the host is frozen: weights and optimizer state."""
-        if not self._isolated():
-            return []
-        held: list[_Slowed] = []
-        for name, parameter in self._model.named_parameters():
+    def _partly_new(self, optimizer: OptimizerSet) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(name, tensor, mask of new entries) of weights and optimizer state that hold entries of
+        the host and new ones, while the host is frozen."""
+        for name, parameter in self._model.named_parameters() if self._isolated() else ():
             new = _newborn_mask(name, parameter, self._isolated())
             if bool(new.any()) and not bool(new.all()):
-                states = optimizer.state_of(name).values()
-                shaped = [s for s in states if s.shape == parameter.shape]
-                held += [_Slowed(t, ~new, 0.0) for t in (parameter.detach(), *shaped)]
-        return held
+                yield name, parameter.detach(), new
+                for key, state in optimizer.state_of(name).items():
+                    if state.shape == parameter.shape:
+                        yield f"{name}/{key}", state, new
 
 
 class _Slowed:

@@ -116,6 +116,7 @@ class Files:
             "mode": run.mode,
             "metric": run.last_metric,
             "best_metric": run.best_metric,
+            "test": dict(run.test) if run.test else None,
             "params_start": words.params_start(run),
             "params": run.params,
             "flops": now.flops,

@@ -199,12 +199,17 @@ def summary(run: Run) -> list[tuple[str, str]]:
             "metric",
             f"{run.metric} {metric(run.last_metric)} at the end, {metric(run.best_metric)} at best",
         ),
+        *([("test", _metrics(run.test))] if run.test else []),
         (
             "cost",
             f"{flops(now.flops)} of training in {seconds(now.seconds)}, growing included;"
             f" {now.step:,} steps, {run.clock.epoch:.1f} epochs",
         ),
     ]
+
+
+def _metrics(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {metric(value)}" for name, value in values.items())
 
 
 def unfinished(run: Run) -> str:

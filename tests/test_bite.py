@@ -1,0 +1,272 @@
+"""Law 5: every option and every setting bites: with it the run is another one.
+
+`OPTIONS` says for each group where its options can matter; all of them must give different
+weights. `SETTINGS` says for each YAML another value of each setting: that must give other weights
+than the value in the YAML. Both are complete: a new option or setting without a line here fails.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import yaml
+from run_kit import CONF, groups, options, parts, train
+
+from progtrain.data.vision import Vision
+
+GROWING = ("growth=schedule",)
+PLAIN = ("growth=schedule", "warmup=none")
+TALL = ("growth=schedule", "train.clip=0.5")
+PLATEAU = (
+    "growth=plateau",
+    "growth.trigger.patience=1",
+    "growth.trigger.min_delta=10",
+    "growth.consolidation=1steps",
+    "train.evaluate_every=3steps",
+)
+BUDGET = ("growth=budget", "growth.max_params=2000", "growth.trigger.interval=4steps")
+FALLING = ("scheduler.patience=0", "train.evaluate_every=2steps")
+VISION = ("data=cifar10", "train.batch_size=8")
+
+# Where the options of a group matter; then what an option needs beside it.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "model": ("growth=none",),
+    "data": ("growth=none",),
+    "growth": (),
+    "growth/choice": ("growth=budget", "growth.max_params=100000", *BUDGET[2:]),
+    "widen": PLAIN,
+    "deepen": PLAIN,
+    "warmup": GROWING,
+    "scheduler": GROWING,
+    "at_growth": (*GROWING, "scheduler=cosine"),
+    "optimizer": GROWING,
+}
+NEEDS = {"growth=plateau": PLATEAU[1:], "scheduler=reduce_on_plateau": FALLING}
+SAME_BITS = {"hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)"}
+
+Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
+RAMP: dict[str, Another] = {"length": "6steps"}
+SPACES: dict[str, Another] = {"spaces": "stem|head", "factor": "1.5"}
+STACKS: dict[str, Another] = {"stacks": ("stages.1.*", "model=cnn", "model.width=4"), "add": "2"}
+
+# Under which other settings those of a YAML matter; its own option is always chosen.
+WITHIN: dict[str, tuple[str, ...]] = {
+    "growth/plateau": PLATEAU[1:],
+    "growth/budget": BUDGET[1:],
+    **{f"{group}/{option}": PLAIN for group in ("widen", "deepen") for option in options(group)},
+    **{f"{group}/{option}": GROWING for group in ("warmup", "at_growth", "optimizer")
+       for option in options(group)},
+    "scheduler/reduce_on_plateau": FALLING,
+    "config": ("growth=none",),
+}  # fmt: skip
+
+SETTINGS: dict[str, dict[str, Another]] = {
+    "config": {
+        "seed": "1",
+        "train.duration": "23steps",
+        "train.batch_size": "7",
+        "train.accumulate": "2",
+        "train.evaluate_every": ("2steps", "scheduler=reduce_on_plateau", "scheduler.patience=0"),
+        "train.metric": ("val/loss", "scheduler=reduce_on_plateau", "scheduler.patience=0"),
+        "train.mode": ("min", "scheduler=reduce_on_plateau", "scheduler.patience=0"),
+        "train.clip": "0.1",
+        "stop.target": "0.01",
+        "stop.max_flops": "2e5",
+        "stop.max_seconds": "1e-9",
+        "stop.patience": ("1", *PLATEAU, "growth.trigger.metric=train/loss", "optimizer.lr=1e-9"),
+    },
+    "model/mlp": {"width": "6", "depth": "3", "norm": "layer", "activation": "tanh"},
+    "model/cnn": {
+        "width": "6",
+        "depth": "1",
+        "stages": "1",
+        "dropout": "0.3",
+        "activation": "gelu",
+    },
+    "model/resnet": {"width": "6", "depth": "1", "stages": "2", "expansion": "0.5"},
+    "data/digits": {"num_classes": "11", "validation": "0.3", "split_seed": "1"},
+    "data/synthetic": {
+        "shape": "[1,4,5]",
+        "num_classes": "3",
+        "samples": "70",
+        "validation": "0.3",
+        "split_seed": "1",
+    },
+    "data/cifar10": {
+        "num_classes": "11",
+        "mean": "[0.1,0.2,0.3]",
+        "std": "[0.1,0.2,0.3]",
+        "validation": "0.3",
+        "split_seed": "1",
+    },
+    "growth/none": {"start": "{width: 0.5}"},
+    "growth/schedule": {
+        "start.width": "0.25",
+        "start.depth": "2",
+        "consolidation": ("5steps", "growth.stages.wider.at=1e3flops"),
+        "stages.deeper.at": "7steps",
+        "stages.wider.at": "13steps",
+    },
+    "growth/plateau": {
+        "start.width": "0.25",
+        "start.depth": "2",
+        "consolidation": "6steps",
+        "max_stages": "1",
+        "trigger.patience": "2",
+        "trigger.min_delta": "0.0",
+        "trigger.threshold": ("10", "growth.trigger.patience=2", "growth.trigger.min_delta=0"),
+    },
+    "growth/budget": {
+        "start.width": "0.25",
+        "start.depth": "2",
+        "consolidation": "3steps",
+        "max_params": "300",
+        "max_flops": "5e5",
+        "max_seconds": "1e-9",
+        "max_stages": "1",
+        "trigger.interval": "7steps",
+    },
+    "widen/random": SPACES,
+    "widen/zero": SPACES,
+    "widen/duplicate": {**SPACES, "unevenness": "0.1"},
+    "deepen/identity": STACKS,
+    "deepen/random": STACKS,
+    "deepen/stack": STACKS,
+    "warmup/linear_ramp": RAMP,
+    "warmup/cosine_ramp": RAMP,
+    "warmup/exponential_ramp": RAMP,
+    "warmup/lr": {**RAMP, "zero_output": "false"},
+    "warmup/frozen_host": {"isolation": "3steps", "zero_output": "false"},
+    "at_growth/rewarm": {"length": "20%", "from_factor": "0.5"},
+    "scheduler/step": {"size": "20%", "gamma": "0.5"},
+    "scheduler/cyclic": {
+        "cycle": "30%",
+        "rise": "0.3",
+        "max_factor": "2.0",
+        "cycle_gamma": "0.5",
+        "step_gamma": "0.9",
+    },
+    "scheduler/constant": {"factor": "0.5", "length": ("50%", "scheduler.factor=0.5")},
+    "scheduler/function": {"function.knee": "0.2"},
+    "scheduler/multistep": {"milestones": "[30%,60%]", "gamma": "0.5"},
+    "scheduler/reduce_on_plateau": {
+        "factor": "0.5",
+        "patience": "1",
+        "threshold": "0.5",
+        "cooldown": "2",
+        "min_factor": "0.3",
+    },
+    "scheduler/wsd": {"warmup": "20%", "decay": "40%", "final": "0.5"},
+    "scheduler/polynomial": {"length": "50%", "power": "2.0"},
+    "scheduler/warm_restarts": {"first": "30%", "factor": "2", "final": "0.1"},
+    "scheduler/one_cycle": {"pct_start": "0.5", "div_factor": "10", "final_div_factor": "10"},
+    "scheduler/cosine": {"length": "50%", "final": "0.1"},
+    "scheduler/exponential": {"gamma": "0.5", "every": "1steps"},
+    "optimizer/sgd": {
+        "lr": "0.05",
+        "momentum": "0.8",
+        "nesterov": "false",
+        "weight_decay": "0.1",
+    },
+    "optimizer/adamw": {
+        "lr": "1e-3",
+        "beta1": "0.8",
+        "beta2": "0.9",
+        "eps": "1e-3",
+        "weight_decay": "0.1",
+    },
+    "optimizer/muon": {
+        "lr": "0.01",
+        "momentum": "0.8",
+        "weight_decay": "0.1",
+        "adamw_lr": "1e-3",
+        "adamw_beta1": "0.8",
+        "adamw_beta2": "0.9",
+    },
+}
+
+# What must not change the weights, and why.
+SILENT = {
+    "config": {
+        "resume": "goes on with a run (test_resume)",
+        "plugins": "says what may be named",
+        "train.log_every": "how often the screen speaks",
+        "stop.max_params": "refuses a plan (test_limits)",
+        "checkpoint.every": "storing changes nothing (test_resume)",
+        "checkpoint.keep": "storing changes nothing",
+    },
+    "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),
+    "data/digits": {"shape": "what the samples are"},
+}
+FOLLOWS_CIFAR10 = ("data/cifar100", "data/mnist", "data/fashion_mnist")
+
+
+def read_noise(vision: Vision, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """In place of torchvision: the same few images, whatever the data set."""
+    generator = torch.Generator().manual_seed(int(train))
+    x = torch.randint(256, (40, *vision.shape), generator=generator, dtype=torch.uint8)
+    return x, torch.arange(40) % vision.num_classes
+
+
+@cache
+def weights(*overrides: str) -> frozenset[tuple[str, str]]:
+    """Names and hashes of all tensors of the network at the end."""
+    with TemporaryDirectory() as folder, mock.patch.object(Vision, "_read", read_noise):
+        digest = train(parts(*overrides), Path(folder), store=False).spy.digest
+    return frozenset(item for item in digest.items() if item[0].startswith("model/"))
+
+
+def leaves(node: Any, name: str = "") -> dict[str, Any]:
+    """Settings of a YAML by dotted name; what follows another setting is none."""
+    if isinstance(node, dict) and node:
+        inner = {k: v for k, v in node.items() if not k.startswith("_") and k != "defaults"}
+        found = [leaves(value, f"{name}.{key}" if name else key) for key, value in inner.items()]
+        return {key: value for each in found for key, value in each.items()}
+    return {} if str(node).startswith("${") else {name: node}
+
+
+def yamls() -> list[str]:
+    return sorted(
+        path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml")
+    )
+
+
+@pytest.mark.parametrize("group", OPTIONS)
+def test_every_option_of_a_group_gives_another_run(group: str) -> None:
+    runs = {
+        option: weights(*OPTIONS[group], f"{group}={option}", *NEEDS.get(f"{group}={option}", ()))
+        for option in options(group)
+    }
+    twins = [
+        {one, other} for one in runs for other in runs if one < other and runs[one] == runs[other]
+    ]
+    assert not twins
+
+
+@pytest.mark.parametrize(
+    ("file", "setting"), [(file, setting) for file in SETTINGS for setting in SETTINGS[file]]
+)
+def test_every_setting_gives_another_run(file: str, setting: str) -> None:
+    group, _, option = file.rpartition("/")
+    another = SETTINGS[file][setting]
+    value, *beside = (another,) if isinstance(another, str) else another
+    chosen = (f"{group}={option}",) if group else ()
+    base = (*WITHIN.get(file, ()), *chosen, *beside)
+    name = f"{group}.{setting}" if group else setting
+    assert weights(*base) != weights(*base, f"{name}={value}")
+
+
+def test_every_group_and_setting_is_tested() -> None:
+    assert set(groups()) == {*OPTIONS, *SAME_BITS}
+    for file in yamls():
+        known = {*SETTINGS.get(file, ()), *SILENT.get(file, ())}
+        wanted = set(leaves(yaml.safe_load((CONF / f"{file}.yaml").read_text())))
+        wanted = {name for name in wanted if not name.startswith("hydra")}
+        if file not in FOLLOWS_CIFAR10 and not file.startswith("hardware/"):
+            assert known == wanted, file

@@ -1,0 +1,70 @@
+"""Every YAML composes, builds, says what it is, and shows a command that composes too."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from progtrain.build import build
+
+CONF = Path(__file__).parent.parent / "conf"
+OPTIONS = sorted(p.relative_to(CONF) for p in CONF.rglob("*.yaml") if p.name != "config.yaml")
+
+
+def _composed(overrides: list[str]):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides)
+
+
+def _choice(option: Path) -> list[str]:
+    group = option.parent.as_posix()
+    base = ["growth=budget"] if group == "growth/choice" else []
+    return [*base, f"{group}={option.stem}"]
+
+
+def test_there_are_options_to_test() -> None:
+    assert len(OPTIONS) > 40
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_an_option_composes_and_builds(option: Path) -> None:
+    parts = build(_composed(_choice(option)))
+    assert parts.train.metric == "val/accuracy"
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_a_yaml_opens_with_what_it_is_and_a_command_that_chooses_it(option: Path) -> None:
+    head: list[str] = []
+    for line in (CONF / option).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line.removeprefix("#").strip())
+    assert head, "no comment at the top"
+    commands = [line for line in head if line.startswith("progtrain ")]
+    assert commands, "no command"
+    chosen = f"{option.parent.as_posix()}={option.stem}"
+    assert any(chosen in command for command in commands), f"no command chooses {chosen}"
+    for command in commands:
+        build(_composed(shlex.split(command)[1:]))
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_a_yaml_names_every_field_of_its_class_but_none_it_lacks(option: Path) -> None:
+    """A setting that is not in the YAML could not be set without a plus sign."""
+    import inspect
+
+    from progtrain.command_line.targets import locate
+
+    node = OmegaConf.load(CONF / option)
+    target = node.get("_target_")
+    assert target is not None
+    parameters = inspect.signature(locate(target, ())).parameters
+    settable = {k for k in parameters if k not in ("self",)}
+    written = {str(k) for k in node} - {"_target_", "_partial_", "defaults"}
+    assert written <= settable, f"unknown: {written - settable}"
+    missing = settable - written - {"choice"}
+    assert not missing, f"not in the YAML: {missing}"

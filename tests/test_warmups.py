@@ -1,0 +1,327 @@
+"""How what is new joins: ramps, slow rates, a frozen host, a silent start."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from math import cos, exp, pi
+from typing import Any
+
+import pytest
+import torch
+from growth_kit import (  # noqa: F401
+    AtSteps,
+    a_machine,
+    a_model,
+    changed,
+    grow_now,
+    make,
+    old_part,
+    one_thread,
+    options,
+    snapshot,
+    train,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from progtrain.contracts import Operator, Strength
+from progtrain.errors import SettingError
+from progtrain.growth.controls import Controls
+from progtrain.growth.grow import Host, grow
+from progtrain.growth.identity import silence_newborn
+from progtrain.growth.operators.deepen_identity import DeepenIdentity
+from progtrain.growth.operators.deepen_random import DeepenRandom
+from progtrain.growth.operators.widen_random import WidenRandom
+from progtrain.growth.operators.widen_zero import WidenZero
+from progtrain.machine import Machine
+from progtrain.run import Event, Phase
+from progtrain.steps import evaluate
+from progtrain.warmups.frozen_host import FrozenHost
+from progtrain.warmups.linear_ramp import LinearRamp
+from progtrain.warmups.lr import LearningRateWarmup
+
+RAMPS = [name for name in options("warmup") if make("warmup", name).blends]
+FORMULAS = {
+    "linear_ramp": lambda p: p,
+    "cosine_ramp": lambda p: (1 - cos(pi * p)) / 2,
+    "exponential_ramp": lambda p: (1 - exp(-5 * p)) / (1 - exp(-5)),
+}
+STEPS = 8
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def alphas_of(machine: Machine) -> dict[int, float]:
+    """What the gates on the network hold, by event."""
+    return {index: float(alpha) for index, alpha in machine._controls._alphas.items()}
+
+
+# Ramps
+
+
+@pytest.mark.parametrize("name", RAMPS)
+def test_a_ramp_goes_from_exactly_0_to_exactly_1_by_its_formula(name: str) -> None:
+    ramp = make("warmup", name)
+    points = [i / 200 for i in range(201)]
+    alphas = [ramp.strength(Phase.WARMUP, p).alpha for p in points]
+    assert alphas[0] == 0.0 and alphas[-1] == 1.0
+    assert all(a < b for a, b in pairwise(alphas))
+    assert alphas == pytest.approx([FORMULAS[name](p) for p in points], abs=1e-15)
+    assert ramp.preserves and not ramp.zeroes
+    assert set(ramp.lengths()) == {Phase.WARMUP}
+
+
+@pytest.mark.parametrize("name", options("warmup"))
+def test_everything_is_at_full_strength_when_its_warmup_is_over(name: str) -> None:
+    warmup = make("warmup", name)
+    for phase in warmup.lengths():
+        assert warmup.strength(phase, 1.0) == Strength()
+    assert warmup.strength(Phase.CONSOLIDATE, 0.3) == Strength()
+
+
+@pytest.mark.parametrize("name", options("warmup"))
+@pytest.mark.parametrize("length", ["0steps", "0%", "8", "-3steps", "longsteps"])
+def test_a_length_that_is_none_is_refused(name: str, length: str) -> None:
+    takes = {"length", "isolation"} & set(make("warmup", name).__dataclass_fields__)
+    for setting in takes:
+        with pytest.raises(SettingError, match=setting):
+            make("warmup", name, **{setting: length})
+
+
+@pytest.mark.parametrize("name", RAMPS)
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("operator", [WidenRandom(), DeepenRandom()])
+def test_a_ramp_counts_optimizer_steps_and_not_forward_calls(
+    name: str, accumulate: int, operator: Operator
+) -> None:
+    """Also: the first step is above 0, the last one at exactly 1, and then the gates are gone."""
+    ramp = make("warmup", name, length=f"{STEPS}steps")
+    recipe = make("optimizer", "sgd", lr=0.01)
+    machine = a_machine(a_model("mlp_batch"), recipe, ramp, batch_size=8, accumulate=accumulate)
+    train(machine, 2)
+    event = grow_now(machine, operator)
+    assert event.phase is Phase.WARMUP and event.alpha == 0.0 == alphas_of(machine)[0]
+    seen: list[float] = []
+    watch = machine.run.model.register_forward_hook(
+        lambda *_: seen.append(alphas_of(machine).get(0, 1.0))
+    )
+    train(machine, STEPS)
+    wanted = [FORMULAS[name]((step + 1) / STEPS) for step in range(STEPS)]
+    assert seen == pytest.approx([a for a in wanted for _ in range(accumulate)], abs=1e-7)
+    assert seen[0] > 0 and seen[-accumulate:] == [1.0] * accumulate
+    watch.remove()
+    assert machine.run.events[0].phase is Phase.INTEGRATED and machine.run.events[0].alpha == 1.0
+    assert hooks(machine.run.model) == 0
+
+
+@pytest.mark.parametrize("operator", [WidenRandom(), DeepenRandom()])
+def test_gates_change_no_module_and_no_key(operator: Operator) -> None:
+    machine = a_machine(a_model("mlp_batch"), make("optimizer", "sgd"), LinearRamp("4steps"))
+    grow_now(machine, operator)
+    model = machine.run.model
+    plain = a_model("mlp_batch")
+    machine.run.events[0].edit.apply(plain)
+    for left in (3, 2, 1, 0):
+        train(machine, 1)
+        assert list(model.state_dict()) == list(plain.state_dict()) and str(model) == str(plain)
+        assert (hooks(model) > 0) == (left > 0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def ungated(machine: Machine) -> nn.Module:
+    """The same network with the gates' factors worked into its weights; widened parts only."""
+    plain = a_model("mlp_none")
+    for event in machine.run.events:
+        event.edit.apply(plain)
+    plain.load_state_dict(machine.run.model.state_dict())
+    for event in machine.run.living:
+        for slab in event.slabs:
+            if slab.consumer:
+                slab.view(plain.get_parameter(slab.tensor).detach()).mul_(event.alpha)
+    return plain
+
+
+def test_evaluation_sees_the_network_at_the_alpha_that_training_has_now() -> None:
+    machine = a_machine(a_model("mlp_none"), make("optimizer", "sgd"), LinearRamp("8steps"))
+    train(machine, 2)
+    event = grow_now(machine, WidenRandom())
+    assert event.metric_after == event.metric_before, "a silent start changes no metric"
+    run, split = machine.run, machine.setup.batches.sets.validation
+    for _ in range(3):
+        train(machine, 1)
+    assert run.events[0].alpha == 3 / 8
+    got = evaluate(run, machine.setup, split, "val")["val/loss"]
+    with torch.no_grad():
+        want = F.cross_entropy(ungated(machine)(split.x).float(), split.y)
+        open_gates = copy.deepcopy(ungated(machine))
+        open_gates.load_state_dict(run.model.state_dict())
+        whole = F.cross_entropy(open_gates(split.x).float(), split.y)
+    assert got == pytest.approx(float(want), abs=1e-6)
+    assert abs(got - float(whole)) > 1e-3
+
+
+def test_two_growths_that_overlap_have_an_alpha_each() -> None:
+    """Both widen the same space, the second while the first is half-way in."""
+    growth = AtSteps({2: WidenRandom(), 6: WidenZero(factor=1.5)})
+    recipe = make("optimizer", "sgd", lr=0.01)
+    machine = a_machine(a_model("mlp_none"), recipe, LinearRamp("8steps"), growth)
+    seen: dict[int, dict[int, float]] = {}
+    machine.setup.reporter.on_step = lambda run: seen.update(  # type: ignore[attr-defined]
+        {run.clock.step: {e.index: e.alpha for e in run.events}}
+    )
+    for _ in range(2):
+        train(machine, 2 if not machine.run.events else 4)
+        grow_now(machine, growth.stages[machine.run.clock.step])
+    first, second = machine.run.living
+    assert second.preservation_error <= 1e-12 and (first.alpha, second.alpha) == (0.5, 0.0)
+    train(machine, 3)
+    assert seen[9] == {0: 7 / 8, 1: 3 / 8} == alphas_of(machine)
+    x = machine.run.probe.x
+    assert changed(ungated(machine), machine.run.model, x) <= 1e-6  # alphas are float32
+    again = copy.deepcopy(ungated(machine))
+    again.load_state_dict(machine.run.model.state_dict())
+    controls = Controls(again, machine.run.events, machine.setup.warmup)
+    assert changed(again, machine.run.model, x) <= 1e-12, "a resumed run has the same gates"
+    controls.lift()
+    train(machine, 5)
+    assert seen[10] == {0: 1.0, 1: 0.5} and seen[14] == {0: 1.0, 1: 1.0}
+    assert hooks(machine.run.model) == 0
+
+
+def test_a_ramp_and_a_block_that_join_one_after_the_other_do_not_disturb_each_other() -> None:
+    machine = a_machine(a_model("mlp_batch"), make("optimizer", "adamw"), LinearRamp("8steps"))
+    for operator in (WidenRandom(), DeepenRandom(), WidenRandom()):
+        assert grow_now(machine, operator).preservation_error <= 1e-12
+        train(machine, 3)
+    assert [event.alpha for event in machine.run.events] == [1.0, 6 / 8, 3 / 8]
+
+
+# Learning rate
+
+
+@pytest.mark.parametrize("recipe", options("optimizer"))
+def test_new_entries_are_slowed_under_every_optimizer_and_old_ones_are_not(recipe: str) -> None:
+    warmups = (None, LearningRateWarmup("10steps", zero_output=False))
+    machines = [a_machine(a_model("mlp_batch"), make("optimizer", recipe), w) for w in warmups]
+    for machine in machines:
+        train(machine, 3)
+        grow_now(machine, WidenRandom())
+    event, start = machines[0].run.events[0], snapshot(machines[0])
+
+    def travelled(tensor: str) -> list[Tensor]:
+        now = [machine.run.model.get_parameter(tensor).detach() for machine in machines]
+        return [weight - start[f"model/{tensor}"] for weight in now]
+
+    weights = [slab.tensor for slab in event.slabs if slab.tensor.endswith("linear.weight")]
+    for machine in machines:
+        train(machine, 1)
+    for tensor in weights:
+        whole, part = travelled(tensor)
+        new = new_mask(event, tensor, whole)
+        assert torch.equal(whole[~new], part[~new]), "old neighbours move exactly as without"
+        assert whole[new].abs().max() > 0
+        assert (whole[new] * 0.1 - part[new]).abs().max() <= 1e-12
+    for machine in machines:
+        train(machine, 5)
+    for tensor in weights:
+        whole, part = travelled(tensor)
+        new = new_mask(event, tensor, whole)
+        assert part[new].norm() < 0.75 * whole[new].norm(), tensor
+
+
+def new_mask(event: Event, name: str, like: Tensor) -> Tensor:
+    mask = torch.zeros_like(like, dtype=torch.bool)
+    for slab in event.slabs:
+        if slab.tensor == name:
+            slab.view(mask).fill_(True)
+    return mask
+
+
+def test_new_entries_have_their_whole_rate_at_the_last_step_of_the_warmup() -> None:
+    warmup = LearningRateWarmup("4steps")
+    rates = [warmup.strength(Phase.WARMUP, (i + 1) / 4).newborn_rate for i in range(4)]
+    assert rates == [0.25, 0.5, 0.75, 1.0]
+    assert warmup.strength(Phase.WARMUP, 0.0) == Strength(newborn_rate=0.0)
+
+
+# Frozen host
+
+
+HOSTS = [("mlp_batch", WidenZero()), ("mlp_batch", DeepenIdentity()), ("cnn", DeepenIdentity())]
+HOSTS += [("resnet", WidenZero()), ("resnet", DeepenIdentity()), ("mlp_layer", WidenZero())]
+
+
+@pytest.mark.parametrize("recipe", options("optimizer"))
+@pytest.mark.parametrize(("name", "operator"), HOSTS)
+def test_a_frozen_host_keeps_every_bit_and_then_trains_again(
+    recipe: str, name: str, operator: Any
+) -> None:
+    """Weights, optimizer state and running statistics, under weight decay and momentum."""
+    recipe = make("optimizer", recipe, weight_decay=0.1)
+    machine = a_machine(a_model(name), recipe, FrozenHost("4steps"))
+    train(machine, 3)
+    host = snapshot(machine)
+    event = grow_now(machine, operator)
+    start = snapshot(machine)
+    for left in (3, 2, 1, 0):
+        train(machine, 1)
+        assert not moved(machine, start, host, event), left
+    assert grew(machine, start, event), "what is new has learnt nothing"
+    assert machine.run.events[0].phase is Phase.INTEGRATED
+    train(machine, 1)
+    useless = {"model/stem.bias", "model/blocks.0.linear.bias", "model/blocks.1.linear.bias"}
+    weights = {key for key in host if key.startswith("model/")}
+    if name == "mlp_batch":  # a batch norm takes back whatever the bias in front of it adds
+        weights -= useless
+    assert weights <= moved(machine, start, host, event)
+    assert all(parameter.requires_grad for parameter in machine.run.model.parameters())
+
+
+def moved(
+    machine: Machine, start: dict[str, Tensor], host: dict[str, Tensor], event: Event
+) -> set[str]:
+    """What the host had and has no longer bit for bit, by the names it had in the host."""
+    now, gone = snapshot(machine), set[str]()
+    for name, old in host.items():
+        kind, _, rest = name.partition("/")
+        tensor, slash, key = rest.partition("/")
+        renamed = f"{kind}/{event.edit.rename(tensor)}{slash}{key}"
+        if renamed in start:  # torch's step count becomes one for each entry
+            kept = old_part(now[renamed], old)
+            if not torch.equal(kept, old_part(start[renamed], old)):
+                gone.add(name)
+    return gone
+
+
+def grew(machine: Machine, start: dict[str, Tensor], event: Event) -> bool:
+    parameters = dict(machine.run.model.named_parameters())
+    inside = tuple(f"{block}." for block in event.blocks)
+    new = {slab.tensor for slab in event.slabs if slab.tensor in parameters}
+    new |= {name for name in parameters if name.startswith(inside)} if inside else set()
+    return any(not torch.equal(parameters[name], start[f"model/{name}"]) for name in new)
+
+
+# Silent starts
+
+
+@pytest.mark.parametrize(
+    ("name", "operator"),
+    [(n, WidenRandom()) for n in ("mlp_none", "mlp_layer", "cnn", "resnet", "flat", "user")]
+    + [(n, DeepenRandom()) for n in ("mlp_batch", "resnet", "user")],
+)
+def test_what_zero_init_has_zeroed_has_a_gradient_at_once(name: str, operator: Operator) -> None:
+    host = Host(a_model(name), a_machine(a_model(name), make("optimizer", "sgd")).run.probe)
+    grown = grow(host, operator, 0)
+    before = {key: value.detach().clone() for key, value in grown.model.named_parameters()}
+    silence_newborn(grown)
+    F.cross_entropy(grown.model.train()(grown.x), host.probe.y).backward()
+    silenced = 0
+    for key, parameter in grown.model.named_parameters():
+        zeroed = (parameter == 0) & (before[key] != 0)
+        assert parameter.grad is not None
+        assert not bool(zeroed.any()) or parameter.grad[zeroed].abs().max() > 0, key
+        silenced += int(zeroed.sum())
+    assert silenced > 0
