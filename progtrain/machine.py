@@ -28,7 +28,7 @@ import torch
 
 from progtrain.clock import Duration, Moment
 from progtrain.contracts import Strength
-from progtrain.errors import DivergedError
+from progtrain.errors import DivergedError, GrowthError
 from progtrain.growth.controls import Controls
 from progtrain.growth.life import advanced, lengths, strengths
 from progtrain.growth.transaction import transact
@@ -99,7 +99,11 @@ class Machine:
         assert self._stage is not None
         run, setup = self.run, self.setup
         before = evaluate(run, setup, setup.batches.sets.validation, "val")
-        event = transact(run, setup, self._stage, self._controls)
+        try:
+            event = transact(run, setup, self._stage, self._controls)
+        except GrowthError:
+            self._save()  # the run is as it was
+            raise
         self._controls = Controls(run.model, run.events, setup.warmup)
         after = evaluate(run, setup, setup.batches.sets.validation, "val")
         measured = (before.get(run.metric), after.get(run.metric))

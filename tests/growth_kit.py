@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from progtrain.at_growth.continue_ import Continue
-from progtrain.clock import Clock, Duration
+from progtrain.clock import Clock, Duration, Moment
 from progtrain.contracts import Operator, OptimizerRecipe, Warmup
 from progtrain.data.sets import Batches, Sets, split_off
 from progtrain.flops import num_params, training_flops
@@ -28,7 +28,7 @@ from progtrain.machine import Machine
 from progtrain.models.cnn import CNN
 from progtrain.models.mlp import MLP
 from progtrain.models.resnet import ResNet
-from progtrain.run import Event, Probe, Run, Stage, StopReason
+from progtrain.run import Event, Phase, Probe, Run, Stage, StopReason
 from progtrain.schedulers.constant import Constant
 from progtrain.settings import Checkpoints, Stopping, Training
 from progtrain.setup import Setup
@@ -151,6 +151,14 @@ def changed(before: nn.Module, after: nn.Module, x: Tensor, training: bool = Fal
     with torch.no_grad():
         outputs = [copy.deepcopy(model).train()(x) for model in (before, after)]
     return float((outputs[0] - outputs[1]).abs().max())
+
+
+def an_event(edit: Edit, alpha: float = 0.0) -> Event:
+    """A growth that is being blended in."""
+    return Event(
+        0, "grown", "", edit, Moment(), Phase.WARMUP, Moment(), edit.slabs(), edit.blocks(),
+        0, 0, 0.0, 0.0, False, 0.0, None, alpha=alpha,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

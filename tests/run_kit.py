@@ -85,8 +85,9 @@ def config(*overrides: str) -> DictConfig:
     composed = copy.deepcopy(_composed(tuple(chosen.values())))
     for text in leaves.values():
         given = OverridesParser.create().parse_override(text)
-        with _opened(composed, given.is_add()):
-            OmegaConf.update(composed, given.key_or_group, given.value(), merge=True)
+        value = given.value()
+        with _opened(composed, given.is_add() or isinstance(value, dict)):
+            OmegaConf.update(composed, given.key_or_group, value, merge=True)
     return composed
 
 

@@ -22,7 +22,6 @@ from progtrain.data.vision import Vision
 
 GROWING = ("growth=schedule",)
 PLAIN = ("growth=schedule", "warmup=none")
-TALL = ("growth=schedule", "train.clip=0.5")
 PLATEAU = (
     "growth=plateau",
     "growth.trigger.patience=1",
@@ -32,7 +31,9 @@ PLATEAU = (
 )
 BUDGET = ("growth=budget", "growth.max_params=2000", "growth.trigger.interval=4steps")
 FALLING = ("scheduler.patience=0", "train.evaluate_every=2steps")
-VISION = ("data=cifar10", "train.batch_size=8")
+ON_PLATEAU = ("scheduler=reduce_on_plateau", *FALLING)
+LOSS = ("train.metric=val/loss", "train.mode=min")
+STILL = ("model.norm=none", "optimizer.lr=1e-9")  # nothing improves
 
 # Where the options of a group matter; then what an option needs beside it.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -47,7 +48,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "at_growth": (*GROWING, "scheduler=cosine"),
     "optimizer": GROWING,
 }
-NEEDS = {"growth=plateau": PLATEAU[1:], "scheduler=reduce_on_plateau": FALLING}
+NEEDS = {
+    "growth=plateau": PLATEAU[1:],
+    "scheduler=reduce_on_plateau": FALLING,
+    "at_growth=rewarm": ("at_growth.length=20%",),
+}
 SAME_BITS = {"hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)"}
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
@@ -72,14 +77,14 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "train.duration": "23steps",
         "train.batch_size": "7",
         "train.accumulate": "2",
-        "train.evaluate_every": ("2steps", "scheduler=reduce_on_plateau", "scheduler.patience=0"),
-        "train.metric": ("val/loss", "scheduler=reduce_on_plateau", "scheduler.patience=0"),
-        "train.mode": ("min", "scheduler=reduce_on_plateau", "scheduler.patience=0"),
+        "train.evaluate_every": ("2steps", *ON_PLATEAU[:2]),
+        "train.metric": ("val/loss", "train.mode=min", *ON_PLATEAU),
+        "train.mode": ("min", "train.metric=val/loss", *ON_PLATEAU),
         "train.clip": "0.1",
         "stop.target": "0.01",
         "stop.max_flops": "2e5",
         "stop.max_seconds": "1e-9",
-        "stop.patience": ("1", *PLATEAU, "growth.trigger.metric=train/loss", "optimizer.lr=1e-9"),
+        "stop.patience": ("1", *PLATEAU, *STILL),
     },
     "model/mlp": {"width": "6", "depth": "3", "norm": "layer", "activation": "tanh"},
     "model/cnn": {
@@ -143,7 +148,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "warmup/exponential_ramp": RAMP,
     "warmup/lr": {**RAMP, "zero_output": "false"},
     "warmup/frozen_host": {"isolation": "3steps", "zero_output": "false"},
-    "at_growth/rewarm": {"length": "20%", "from_factor": "0.5"},
+    "at_growth/rewarm": {"length": "20%", "from_factor": ("0.5", "at_growth.length=20%")},
     "scheduler/step": {"size": "20%", "gamma": "0.5"},
     "scheduler/cyclic": {
         "cycle": "30%",
@@ -158,7 +163,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "scheduler/reduce_on_plateau": {
         "factor": "0.5",
         "patience": "1",
-        "threshold": "0.5",
+        "threshold": ("0.5", *LOSS),
         "cooldown": "2",
         "min_factor": "0.3",
     },

@@ -18,6 +18,7 @@ from growth_kit import (  # noqa: F401
     a_host,
     a_machine,
     a_model,
+    an_event,
     changed,
     grow_now,
     make,
@@ -28,18 +29,20 @@ from growth_kit import (  # noqa: F401
 )
 from torch import nn
 
-from progtrain.clock import Moment
+from progtrain.contracts import Operator
 from progtrain.errors import ConfigError, GrowthError, SettingError
 from progtrain.growth.controls import Controls
 from progtrain.growth.edits import Edit, Role, WidenSpace
 from progtrain.growth.grow import Grown, Host, grow
 from progtrain.growth.identity import silence_newborn
+from progtrain.growth.newborn import evaluate
 from progtrain.growth.operators.deepen_identity import DeepenIdentity
+from progtrain.growth.operators.deepen_random import DeepenRandom
+from progtrain.growth.operators.deepen_stack import DeepenStack
 from progtrain.growth.operators.widen_duplicate import WidenDuplicate
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.operators.widen_zero import WidenZero
 from progtrain.growth.transaction import check_pair
-from progtrain.run import Event, Phase
 from progtrain.warmups.linear_ramp import LinearRamp
 
 EXACT = 1e-12
@@ -113,13 +116,6 @@ def test_every_operator_is_exact_once_newborns_are_silenced(case: Case) -> None:
         assert changed(grown.host.model, grown.model, grown.x) <= EXACT
 
 
-def an_event(edit: Edit, alpha: float, index: int = 0) -> Event:
-    return Event(
-        index, "grown", "", edit, Moment(), Phase.WARMUP, Moment(), edit.slabs(), edit.blocks(),
-        0, 0, 0.0, 0.0, False, 0.0, None, alpha=alpha,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("case", BLENDABLE, ids=ids)
 def test_every_operator_is_exact_behind_closed_gates_and_whole_behind_open_ones(case: Case) -> None:
     grown = grown_of(case)
@@ -184,6 +180,21 @@ def test_random_weights_are_as_large_as_the_old_ones(name: str) -> None:
         tensor, old = (m.state_dict()[slab.tensor] for m in (grown.model, grown.host.model))
         if tensor.ndim > 1:
             assert 0.85 < float(slab.view(tensor).std() / old.std()) < 1.15, slab
+
+
+@pytest.mark.parametrize("operator", [WidenRandom(), DeepenRandom(), DeepenStack()])
+def test_new_batch_norm_channels_know_the_statistics_of_what_they_see(operator: Operator) -> None:
+    """With mean 0 and variance 1 evaluation would be wrong until the averages have caught up."""
+    grown = grow(a_host("mlp_batch"), operator, 7)
+    norm = grown.model.get_submodule("blocks.2.norm" if grown.edit.blocks() else "blocks.1.norm")
+    seen: list[torch.Tensor] = []
+    handle = norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    evaluate(grown.model, grown.x)
+    handle.remove()
+    new = slice(0 if grown.edit.blocks() else 8, None)
+    statistics = seen[0].mean(0), seen[0].var(0, correction=0)
+    for running, wanted in zip((norm.running_mean, norm.running_var), statistics, strict=True):
+        assert torch.allclose(running[new], wanted[new], rtol=1e-9)
 
 
 @pytest.mark.parametrize("group", ["widen", "deepen"])

@@ -98,3 +98,25 @@ def test_the_guides_plugin_is_refused_without_naming_its_package(tmp_path: Path)
     assert done.returncode == 2
     assert "plugins=[my_parts]" in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_every_test_that_the_features_page_names_exists() -> None:
+    page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(?:tests/)?((?:test_|smoke)\w*\.py)(?:::(\w+))?`", page)
+    assert len(named) > 30
+    for file, test in named:
+        code = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in code, f"{file}::{test}"
+
+
+def test_every_command_of_the_features_page_is_right() -> None:
+    from progtrain import cli
+
+    page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+    commands = [c for c in re.findall(r"`(progtrain[^`]*)`", page) if "resume=" not in c]
+    assert len(commands) > 25
+    for command in dict.fromkeys(commands):
+        arguments = [a for a in shlex.split(command)[1:] if a != "-m"]
+        sweeps = "-m" in command
+        given = [a.split(",")[0] for a in arguments] if sweeps else arguments
+        assert cli.run([*given, "--cfg", "job"]) == 0, command

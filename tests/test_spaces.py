@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from growth_kit import CLASSES, a_host, a_probe, old_part, one_thread  # noqa: F401
+from growth_kit import CLASSES, a_host, a_probe, an_event, changed, old_part, one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from progtrain.growth.controls import Controls
 from progtrain.growth.edits import Role
 from progtrain.growth.grow import Host, grow
+from progtrain.growth.operators.widen_duplicate import WidenDuplicate
+from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.operators.widen_zero import WidenZero
 from progtrain.growth.spaces import Space, spaces, stacks
+from progtrain.warmups.linear_ramp import LinearRamp
 
 OUTPUT = "it is the model's output"
 FEATURES = 5
@@ -258,7 +262,7 @@ def test_weights_held_by_no_layer_are_spaces_under_their_own_names() -> None:
 
     host = vectors(Functional())
     assert sizes(host) == {"up": 4, "down": 6}
-    assert_grows_exactly(host)
+    assert_grows_exactly(host, gates=False)
 
 
 def test_a_shared_module_unites_what_it_reads_and_what_it_makes() -> None:
@@ -315,10 +319,15 @@ def test_a_weight_that_also_reads_the_input_cannot_grow(raw_first: bool) -> None
     assert seen[name].fixed == "a shared weight meets an axis of fixed size"
 
 
-def assert_grows_exactly(host: Host) -> nn.Module:
-    grown = grow(host, WidenZero(factor=2.0), seed=0)
-    x = host.probe.x
-    assert (grown.model(x) - host.model(x)).abs().max() <= 1e-12
+def assert_grows_exactly(host: Host, gates: bool = True) -> nn.Module:
+    """By every exact operator, and by a random one behind closed gates; one of the networks."""
+    for operator in (WidenDuplicate(factor=1.5), WidenRandom(), WidenZero()):
+        grown = grow(host, operator, seed=0)
+        if isinstance(operator, WidenRandom):
+            if not gates:
+                continue
+            Controls(grown.model, [an_event(grown.edit)], LinearRamp())
+        assert changed(host.model, grown.model, host.probe.x) <= 1e-12
     for name, old in host.model.state_dict().items():
         assert torch.equal(old_part(grown.model.state_dict()[name], old), old)
     return grown.model

@@ -304,6 +304,14 @@ def grew(machine: Machine, start: dict[str, Tensor], event: Event) -> bool:
     return any(not torch.equal(parameters[name], start[f"model/{name}"]) for name in new)
 
 
+def test_a_host_that_never_trained_gets_no_optimizer_state_while_it_is_frozen() -> None:
+    machine = a_machine(a_model("mlp_none"), make("optimizer", "adamw"), FrozenHost("3steps"))
+    grow_now(machine, WidenZero())
+    train(machine, 3)
+    for name, state in machine.run.optimizer.state_of("head.weight").items():
+        assert not state[:, :8].any() and state[:, 8:].any(), name
+
+
 # Silent starts
 
 

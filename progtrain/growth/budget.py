@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil, inf
 
 from progtrain.clock import Duration, Unit
 from progtrain.contracts import Operator, Trigger
@@ -86,15 +87,13 @@ class Budget:
         limit = self._param_limit(run)
         if limit is not None and candidate.params > limit:
             return False
-        left = samples_left(run)
-        if self.max_flops is not None:
-            total = run.clock.now.flops + left * candidate.flops
-            if total > self.max_flops:
-                return False
-        if self.max_seconds is not None and run.clock.now.flops > 0:
-            pace = run.clock.now.seconds / run.clock.now.flops
-            return run.clock.now.seconds + left * candidate.flops * pace <= self.max_seconds
-        return True
+        now, in_seconds = run.clock.now, run.clock.total.unit is Unit.SECOND
+        limits_flops, limits_seconds = self.max_flops is not None, self.max_seconds is not None
+        if not now.step and (limits_seconds or (limits_flops and in_seconds)):
+            return not run.events  # no step has been timed: a plan cannot see further
+        flops = now.flops + flops_left(run, candidate.flops)
+        seconds = now.seconds + seconds_left(run, candidate.flops)
+        return flops <= (self.max_flops or inf) and seconds <= (self.max_seconds or inf)
 
     def _cause(self, run: Run, best: Candidate) -> str:
         words = [f"the {self.choice.word} option that fits"]
@@ -102,23 +101,28 @@ class Budget:
         if limit is not None:
             words.append(f"{limit - best.params:,} of {limit:,} parameters left afterwards")
         if self.max_flops is not None:
-            total = run.clock.now.flops + samples_left(run) * best.flops
+            total = run.clock.now.flops + flops_left(run, best.flops)
             words.append(f"{self.max_flops - total:.3g} of {self.max_flops:.3g} FLOPs left")
         if self.max_seconds is not None:
             words.append(f"{self.max_seconds:g} s in all")
         return ", ".join(words)
 
 
-def samples_left(run: Run) -> float:
-    """Training samples until the end of the run; 0 where the run's length is no such count."""
-    clock = run.clock
+def flops_left(run: Run, flops: float) -> float:
+    """FLOPs until the end of the run with a network of `flops` a sample; steps are whole ones."""
+    clock, now, step = run.clock, run.clock.now, flops * run.batch_size
+    samples = clock.in_samples(clock.total, run.batch_size)
+    if samples is not None:
+        return ceil((samples - now.samples) / run.batch_size - 1e-6) * step
     left = clock.total.value * (1 - clock.fraction)
-    match clock.total.unit:
-        case Unit.STEP:
-            return left * run.batch_size
-        case Unit.EPOCH:
-            return left * clock.epoch_samples
-        case Unit.SAMPLE:
-            return left
-        case _:
-            return 0.0
+    if clock.total.unit is Unit.FLOP:
+        return left + step  # the last step may go beyond the end
+    return ceil(left * now.step / now.seconds) * step if now.seconds else 0.0
+
+
+def seconds_left(run: Run, flops: float) -> float:
+    """Seconds until the end of the run, if a FLOP takes as long as it has taken so far."""
+    clock, now = run.clock, run.clock.now
+    if clock.total.unit is Unit.SECOND:
+        return clock.total.value * (1 - clock.fraction)
+    return flops_left(run, flops) * now.seconds / now.flops if now.flops else 0.0

@@ -109,7 +109,7 @@ def _dirac(block: nn.Module, x: Tensor) -> None:
         nn.init.zeros_(layer.bias)
     x_BC = x.transpose(1, -1).flatten(0, -2) if x.ndim > 2 else x
     for norm in block.modules():
-        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.affine:
             _undo(norm, x_BC)
 
 

@@ -75,7 +75,7 @@ class Plateau:
                 f" for {self.patience} observations"
             )
         rate = (recent[-1] - recent[0]) / max(abs(recent[0]), 1e-12) / max(self.patience - 1, 1)
-        if self.patience > 1 and rate < self.threshold:
+        if self.patience > 1 and rate < self.threshold and self.threshold > 0:
             return f"{self.metric} improves by {rate:.2g} an observation, less than the threshold"
         return None
 

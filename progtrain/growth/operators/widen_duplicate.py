@@ -54,7 +54,8 @@ class WidenDuplicate:
             for part in change.parts:
                 tensor = tensor_of(grown.model, part.tensor)
                 whole = slab_of(part, replace(change, old=0)).view(tensor)
-                copied = host_entries(tensor, part, change).index_select(part.dim + 1, source_H)
+                host = host_entries(tensor, part, change)
+                copied = host.index_select(part.dim + 1, source_H.to(host.device))
                 if part.role is Role.CONSUMER:
                     noise = torch.rand(copied.shape, generator=generator, dtype=torch.float64)
                     noise = self.unevenness * (2 * noise - 1)
