@@ -1,6 +1,6 @@
 """What progtrain costs beside a hand-written PyTorch loop, and what a growth costs.
 
-    make bench        or        python benchmarks/overhead.py --rounds 9 --steps 200
+    make bench        or        python benchmarks/overhead.py --rounds 31 --steps 100
 
 Both loops train the same model on the same data with the same batch size, optimizer and learning
 rate, in turns in one process; the ratio is taken round by round and its median printed. A growth
@@ -198,12 +198,14 @@ def growth_cost(model: str, rounds: int, step_seconds: float, seconds: Callable[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=1, help="more measure the neighbours too")
     parser.add_argument("--wall", action="store_true", help="wall time instead of CPU time")
     arguments = parser.parse_args()
     seconds = time.perf_counter if arguments.wall else time.process_time
     clock = "wall" if arguments.wall else "CPU"
+    torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {clock} time")
     print(f"median of {arguments.rounds} rounds of {arguments.steps} steps, hand-written loop = 1")
     cost = {m: step_ratio(m, arguments.rounds, arguments.steps, seconds) for m in ("mlp", "cnn")}

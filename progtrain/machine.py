@@ -147,10 +147,9 @@ class Machine:
         return whole(clock.now) > whole(self._last)
 
     def _observe(self) -> State:
-        run, setup = self.run, self.setup
-        if self._crossed(setup.train.evaluate_every):
+        if self._crossed(self.setup.train.evaluate_every):
             self._look()
-        if self._crossed(setup.checkpoint.every):
+        if self._crossed(self.setup.checkpoint.every):
             self._save()
         return State.DECIDE
 

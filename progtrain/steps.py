@@ -42,21 +42,21 @@ def train_step(
     controls.set(strengths)
     run.optimizer.set_multiplier(learning_rate(run, setup))
     run.optimizer.zero_grad()
-    total = torch.zeros((), device=engine.device)
+    losses: list[Tensor] = []
     with controls.still_buffers():
         for part in range(parts):
             position = run.clock.now.samples + part * setup.train.batch_size
             x, y = setup.batches.at(position, setup.train.batch_size)
             with engine.autocast():
-                loss = F.cross_entropy(run.model(x), y) / parts
-            engine.backward(loss)
-            total += loss.detach()
+                loss = F.cross_entropy(run.model(x), y)
+            engine.backward(loss / parts if parts > 1 else loss)
+            losses.append(loss.detach())
     with controls.limited(run.optimizer, strengths):
         if setup.train.clip > 0:
             engine.unscale(run.optimizer)
             nn.utils.clip_grad_norm_(run.model.parameters(), setup.train.clip)
         engine.step(run.optimizer)
-    return total
+    return torch.stack(losses).mean() if parts > 1 else losses[0]
 
 
 def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:

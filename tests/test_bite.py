@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 import torch
 import yaml
-from run_kit import CONF, groups, options, parts, train
+from run_kit import CONF, groups, options, parts, train, warming
 
 from progtrain.data.vision import Vision
 
@@ -27,9 +27,9 @@ PLATEAU = (
     "growth.trigger.patience=1",
     "growth.trigger.min_delta=10",
     "growth.consolidation=1steps",
-    "train.evaluate_every=3steps",
+    "train.evaluate_every=2steps",
 )
-BUDGET = ("growth=budget", "growth.max_params=2000", "growth.trigger.interval=4steps")
+BUDGET = ("growth=budget", "growth.max_params=2000", "growth.trigger.interval=2steps")
 FALLING = ("scheduler.patience=0", "train.evaluate_every=2steps")
 ON_PLATEAU = ("scheduler=reduce_on_plateau", *FALLING)
 LOSS = ("train.metric=val/loss", "train.mode=min")
@@ -53,10 +53,11 @@ NEEDS = {
     "scheduler=reduce_on_plateau": FALLING,
     "at_growth=rewarm": ("at_growth.length=20%",),
 }
+NEEDS |= {f"warmup={option}": warming(option, "3steps")[1:] for option in options("warmup")}
 SAME_BITS = {"hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)"}
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
-RAMP: dict[str, Another] = {"length": "6steps"}
+RAMP: dict[str, Another] = {"length": "3steps"}
 SPACES: dict[str, Another] = {"spaces": "stem|head", "factor": "1.5"}
 STACKS: dict[str, Another] = {"stacks": ("stages.1.*", "model=cnn", "model.width=4"), "add": "2"}
 
@@ -74,7 +75,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
 SETTINGS: dict[str, dict[str, Another]] = {
     "config": {
         "seed": "1",
-        "train.duration": "23steps",
+        "train.duration": "11steps",
         "train.batch_size": "7",
         "train.accumulate": "2",
         "train.evaluate_every": ("2steps", *ON_PLATEAU[:2]),
@@ -82,7 +83,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "train.mode": ("min", "train.metric=val/loss", *ON_PLATEAU),
         "train.clip": "0.1",
         "stop.target": "0.01",
-        "stop.max_flops": "2e5",
+        "stop.max_flops": "5e4",
         "stop.max_seconds": "1e-9",
         "stop.patience": ("1", *PLATEAU, *STILL),
     },
@@ -114,9 +115,9 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "growth/schedule": {
         "start.width": "0.25",
         "start.depth": "2",
-        "consolidation": ("5steps", "growth.stages.wider.at=1e3flops"),
-        "stages.deeper.at": "7steps",
-        "stages.wider.at": "13steps",
+        "consolidation": ("4steps", "growth.stages.wider.at=1e3flops"),
+        "stages.deeper.at": "2steps",
+        "stages.wider.at": "9steps",
     },
     "growth/plateau": {
         "start.width": "0.25",
@@ -132,10 +133,10 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "start.depth": "2",
         "consolidation": "3steps",
         "max_params": "300",
-        "max_flops": "5e5",
+        "max_flops": "2e5",
         "max_seconds": "1e-9",
         "max_stages": "1",
-        "trigger.interval": "7steps",
+        "trigger.interval": "3steps",
     },
     "widen/random": SPACES,
     "widen/zero": SPACES,
@@ -147,7 +148,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "warmup/cosine_ramp": RAMP,
     "warmup/exponential_ramp": RAMP,
     "warmup/lr": {**RAMP, "zero_output": "false"},
-    "warmup/frozen_host": {"isolation": "3steps", "zero_output": "false"},
+    "warmup/frozen_host": {"isolation": "2steps", "zero_output": "false"},
     "at_growth/rewarm": {"length": "20%", "from_factor": ("0.5", "at_growth.length=20%")},
     "scheduler/step": {"size": "20%", "gamma": "0.5"},
     "scheduler/cyclic": {
@@ -223,7 +224,8 @@ def read_noise(vision: Vision, train: bool) -> tuple[torch.Tensor, torch.Tensor]
 def weights(*overrides: str) -> frozenset[tuple[str, str]]:
     """Names and hashes of all tensors of the network at the end."""
     with TemporaryDirectory() as folder, mock.patch.object(Vision, "_read", read_noise):
-        digest = train(parts(*overrides), Path(folder), store=False).spy.digest
+        made = parts("train.duration=12steps", *overrides)
+        digest = train(made, Path(folder), store=False).spy.digest
     return frozenset(item for item in digest.items() if item[0].startswith("model/"))
 
 
@@ -254,9 +256,17 @@ def test_every_option_of_a_group_gives_another_run(group: str) -> None:
     assert not twins
 
 
-@pytest.mark.parametrize(
-    ("file", "setting"), [(file, setting) for file in SETTINGS for setting in SETTINGS[file]]
-)
+def settings() -> list[Any]:
+    """Every (file, setting); those of groups that have nothing to do with growth are slow."""
+    slow = ("model/", "data/", "scheduler/", "optimizer/")
+    return [
+        pytest.param(file, setting, marks=[pytest.mark.slow] if file.startswith(slow) else [])
+        for file in SETTINGS
+        for setting in SETTINGS[file]
+    ]
+
+
+@pytest.mark.parametrize(("file", "setting"), settings())
 def test_every_setting_gives_another_run(file: str, setting: str) -> None:
     group, _, option = file.rpartition("/")
     another = SETTINGS[file][setting]

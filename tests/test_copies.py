@@ -31,6 +31,7 @@ from progtrain.models.resnet import ResNet
 from progtrain.optimizers.sgd import SGD
 
 CLASSES = 10
+OF_KERNELS = [name for name in options("optimizer") if name != "muon"]  # there it is AdamW
 Layers = list[tuple[str, str]]  # who computes a space, and who reads it
 
 MLP_LAYERS: Layers = [
@@ -91,12 +92,14 @@ def after_training(
     }
 
 
-@pytest.mark.parametrize("recipe", options("optimizer"))
 @pytest.mark.parametrize(
-    ("name", "factor"), [("mlp_none", 2.0), ("mlp_none", 3.0), ("mlp_batch", 3.0), ("cnn", 3.0)]
+    ("name", "factor", "recipe"),
+    [("mlp_none", 2.0, recipe) for recipe in options("optimizer")]
+    + [("mlp_batch", 3.0, recipe) for recipe in options("optimizer")]
+    + [("cnn", 3.0, recipe) for recipe in OF_KERNELS],
 )
 def test_duplicated_units_differ_after_two_hundred_steps(
-    recipe: str, name: str, factor: float
+    name: str, factor: float, recipe: str
 ) -> None:
     """At factor 3 two copies of each unit are new, and only their shares tell them apart."""
     operator = make("widen", "duplicate", factor=factor)
@@ -126,8 +129,11 @@ DEEP: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-@pytest.mark.parametrize("recipe", options("optimizer"))
-@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("mlp", recipe) for recipe in options("optimizer")]
+    + [("resnet", recipe) for recipe in OF_KERNELS],
+)
 def test_copied_blocks_differ_after_two_hundred_steps(recipe: str, name: str) -> None:
     model, stack = DEEP[name]
     machine = a_trained(model, make("optimizer", recipe))

@@ -166,7 +166,7 @@ def test_a_plan_beyond_the_parameter_limit_is_refused_before_the_first_step(
 # Budgets of growth.
 
 
-@pytest.mark.parametrize("limit", [150, 400, 1000, 5000])
+@pytest.mark.parametrize("limit", [150, 1000])
 def test_parameters_stay_within_the_budget_and_use_it_up(limit: int, tmp_path: Path) -> None:
     often = (*BUDGET, "growth.trigger.interval=2steps")
     ended = run(tmp_path, *often, f"growth.max_params={limit}")
@@ -182,9 +182,10 @@ def test_parameters_stay_within_the_budget_and_use_it_up(limit: int, tmp_path: P
     assert smallest > limit, "another growth would have fitted"
 
 
-@pytest.mark.parametrize(
-    "duration", ["24steps", "3epochs", "99samples", "170samples", "5e5flops", "12seconds"]
-)
+SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in ("24steps", "99samples", "5e5flops")]
+
+
+@pytest.mark.parametrize("duration", ["3epochs", "170samples", "12seconds", *SLOW])
 def test_flops_stay_within_the_budget_whatever_the_run_is_measured_in(
     duration: str, tmp_path: Path
 ) -> None:
@@ -193,7 +194,7 @@ def test_flops_stay_within_the_budget_whatever_the_run_is_measured_in(
         small = run(tmp_path, "growth=none", "+growth.start={width: 4, depth: 1}", length).run
         large = run(tmp_path, *BUDGET, length).run
     grew = 0
-    for share in (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.99):
+    for share in (0.05, 0.3, 0.9):
         least, most = small.clock.now.flops, large.clock.now.flops
         limit = least + share * (most - least)
         with steps_of(0.5):

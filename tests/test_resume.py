@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from run_kit import (
-    CONF,
     Finished,
     at_step,
     branch,
@@ -29,6 +27,7 @@ from run_kit import (
     read_rows,
     resume,
     train,
+    warming,
 )
 
 from progtrain.build import Parts
@@ -57,22 +56,15 @@ GROWTHS = {
 }
 MODELS = {
     "mlp": ("model.width=8",),
-    "cnn": ("model.width=4", "model.dropout=0.3"),
-    "resnet": ("model.width=4", "model.stages=2"),
+    "cnn": ("model.width=4", "model.stages=1", "model.dropout=0.3"),
+    "resnet": ("model.width=4", "model.stages=1"),
 }
 OPTIMIZERS = ("sgd", "adamw", "muon")
 
 
-def warming(option: str) -> tuple[str, ...]:
-    """A warmup of four steps, where it has a length."""
-    settings = yaml.safe_load((CONF / f"warmup/{option}.yaml").read_text())
-    lengths = [key for key in ("length", "isolation") if key in settings]
-    return (f"warmup={option}", *(f"warmup.{key}=4steps" for key in lengths))
-
-
 def case(warmup: str, growth: str, optimizer: str, model: str, *more: str) -> tuple[str, ...]:
     chosen = (f"growth={growth}", f"optimizer={optimizer}", f"model={model}")
-    return (*chosen, *GROWTHS[growth], *MODELS[model], *warming(warmup), *more)
+    return (*chosen, *GROWTHS[growth], *MODELS[model], *warming(warmup, "4steps"), *more)
 
 
 def few_cases() -> list[Any]:

@@ -26,7 +26,7 @@ from run_kit import at_step, differing, otherwise, parts, train
 from progtrain.build import Parts
 
 CHANGES = ("mkdir", "write", "rename", "replace", "unlink", "rmdir", "truncate", "ftruncate")
-FEW_POINTS, FEW_KILLS = 12, 6
+FEW_KILLS = 4
 
 
 @cache
@@ -171,10 +171,10 @@ def test_a_run_killed_at_a_change_of_its_disk_ends_with_the_same_bits(
     tmp_path: Path, whole: dict[str, str]
 ) -> None:
     changes = count_changes(_directory(tmp_path, "count"))
-    every = len(changes) // FEW_POINTS
-    points = list(range(2, len(changes) - every, every)) + [len(changes) - 1, len(changes)]
-    assert {changes[p - 1] for p in points} >= {"write", "rename", "unlink"}
-    assert not wrong_points(points, tmp_path, whole)
+    every = {name: [i for i, n in enumerate(changes, 1) if n == name] for name in changes}
+    assert set(every) >= {"mkdir", "write", "rename", "replace", "unlink", "rmdir"}
+    points = {points[len(points) // 2] for points in every.values()}  # one of each kind
+    assert not wrong_points(sorted({2, *points, len(changes)}), tmp_path, whole)
 
 
 @pytest.mark.slow

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_kit import Finished, compared, parts, train
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from run_kit import CONF, TINY, Finished, compared, config, parts, train
 
 TRACES = Path(__file__).parent / "traces"
 CNN = ("model=cnn", "model.width=4")
@@ -86,6 +88,14 @@ def test_the_trace_of_phases_equals_the_table(name: str, tmp_path: Path) -> None
     made = parts(*EXAMPLES[name])
     got = table(train(made, tmp_path, store=False))
     assert got == compared(TRACES / f"{name}.txt", got)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_kit_composes_what_hydra_composes(name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", overrides=[*TINY, *EXAMPLES[name]])
+    plain = [OmegaConf.to_container(c, resolve=True) for c in (composed, config(*EXAMPLES[name]))]
+    assert plain[0] == plain[1]
 
 
 def test_every_table_has_its_example() -> None:

@@ -80,14 +80,17 @@ def mean_pad(model: nn.Module, change: WidenSpace, generator: torch.Generator) -
 
 
 def reinitialise(block: nn.Module, generator: torch.Generator) -> None:
-    """Fresh values by each layer's own `reset_parameters`."""
+    """Fresh values by each layer's own `reset_parameters`, the same ones on every device."""
     seed = int(torch.randint(2**31, (), generator=generator))
+    device = next(iter(block.state_dict().values())).device
+    block.to("cpu")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU as well
         for module in block.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+    block.to(device)
 
 
 def input_of(model: nn.Module, block: nn.Module, x: Tensor) -> Tensor:

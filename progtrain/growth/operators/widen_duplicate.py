@@ -27,7 +27,7 @@ class WidenDuplicate:
 
     spaces: str = "*"
     factor: float = 2.0
-    unevenness: float = 0.5  # 0: equal shares; else noise of at most ± this that cancels
+    unevenness: float = 0.5  # 0: equal shares; else the deviation of noise that cancels
     preserves = True
     shares = True
 
@@ -57,9 +57,9 @@ class WidenDuplicate:
                 host = host_entries(tensor, part, change)
                 copied = host.index_select(part.dim + 1, source_H.to(host.device))
                 if part.role is Role.CONSUMER:
-                    noise = torch.rand(copied.shape, generator=generator, dtype=torch.float64)
-                    noise = self.unevenness * (2 * noise - 1)
-                    copied = copied * _shares(noise, part.dim + 1, source_H).to(copied)
+                    noise = torch.randn(copied.shape, generator=generator, dtype=torch.float64)
+                    share = _shares(self.unevenness * noise, part.dim + 1, source_H)
+                    copied = copied * share.to(copied)
                 whole.copy_(copied)
 
 
