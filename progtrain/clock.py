@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 
@@ -165,13 +165,11 @@ class Clock:
                 return None
 
     def after_step(self, samples: int, flops: float) -> Moment:
-        """The moment at which the coming step will have ended (its seconds are not known)."""
+        """The moment at which the coming step will have ended; seconds at the average pace."""
         return replace(
             self.now,
             step=self.now.step + 1,
             samples=self.now.samples + samples,
             flops=self.now.flops + flops,
+            seconds=self.now.seconds * (1 + 1 / max(self.now.step, 1)),
         )
-
-    def state(self) -> dict[str, float]:
-        return asdict(self.now)

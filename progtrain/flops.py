@@ -26,6 +26,7 @@ def training_flops(model: nn.Module, x: Tensor) -> float:
     """
     key = (
         type(model),
+        repr(model),  # strides and the like
         *((n, tuple(t.shape)) for n, t in model.state_dict().items()),
         tuple(x.shape[1:]),
     )

@@ -128,14 +128,16 @@ class Machine:
 
     def _advance(self, strong: dict[int, Strength]) -> None:
         """Note each living growth's alpha, and let those whose phase is over enter the next."""
-        run = self.run
-        for event in run.living:
+        run, before = self.run, self.run.living
+        for event in before:
             now = replace(event, alpha=strong[event.index].alpha)
             run.events[event.index] = advanced(now, self._lasting, run.clock)
-            if run.events[event.index].phase is not event.phase:
-                self._controls.lift()
-                self._controls = Controls(run.model, run.events, self.setup.warmup)
-                self.setup.reporter.advanced(run, run.events[event.index])
+        moved = [run.events[e.index] for e in before if run.events[e.index].phase is not e.phase]
+        if moved:  # every alpha is noted by now, so new gates stand where the old ones did
+            self._controls.lift()
+            self._controls = Controls(run.model, run.events, self.setup.warmup)
+        for event in moved:
+            self.setup.reporter.advanced(run, event)
 
     def _crossed(self, every: str) -> bool:
         """Whether the last step went over a multiple of a length."""

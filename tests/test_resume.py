@@ -274,3 +274,54 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(
     resumed = resume(made, tmp_path / "old")
     assert resumed.spy.rows[0]["step"] == 10
     assert not differences(whole, resumed)
+
+
+# What may change at a resume.
+
+
+def test_a_finished_run_trains_on_when_it_is_made_longer(tmp_path: Path) -> None:
+    whole = train(parts("growth=none", "scheduler=constant", "train.duration=30steps"), tmp_path / "a")
+    train(parts("growth=none", "scheduler=constant"), tmp_path / "b")
+    longer = resume(
+        parts("growth=none", "scheduler=constant", "train.duration=30steps"), tmp_path / "b"
+    )
+    trained = [
+        {k: v for k, v in run.spy.digest.items() if k.startswith(("model", "optimizer", "clock"))}
+        for run in (whole, longer)
+    ]
+    assert not differing(*trained)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (("growth=plateau", "growth.max_stages=1"), "growth.max_stages=2", "MAX_STAGES"),
+        (("growth=budget", "growth.max_params=200"), "growth.max_params=5000", "BUDGET"),
+        (("growth=none",), "growth=schedule", "NOTHING_TO_GROW"),
+    ],
+)
+def test_growth_that_was_over_goes_on_when_more_is_allowed(
+    before: tuple[str, ...], after: str, reason: str, tmp_path: Path
+) -> None:
+    eager = {
+        "growth=plateau": ("growth.trigger.patience=1", "growth.trigger.min_delta=10"),
+        "growth=budget": ("growth.trigger.interval=4steps",),
+        "growth=none": (),
+    }[before[0]]
+    if before == ("growth=none",):
+        small = ("+growth.start={width: 4, depth: 1}",)
+        first = parts(*before, *small)
+        second = parts(after, "growth.start={width: 4, depth: 1}", "train.duration=40steps")
+    else:
+        first = parts(*before, *eager)
+        second = parts(*before, *eager, after, "train.duration=40steps")
+    ended = train(first, tmp_path).run
+    assert ended.grown_out is not None and ended.grown_out.name == reason
+    assert len(resume(second, tmp_path).run.events) > len(ended.events)
+
+
+def test_a_resume_with_another_optimizer_is_refused(tmp_path: Path) -> None:
+    train(parts("growth=none", "optimizer=adamw"), tmp_path)
+    for other in ("sgd", "muon"):
+        with pytest.raises(CheckpointError, match="optimizer"):
+            resume(parts("growth=none", f"optimizer={other}", "train.duration=30steps"), tmp_path)

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from progtrain.contracts import Operator
+from progtrain.errors import GrowthError
 from progtrain.growth.edits import Slab
 from progtrain.growth.grow import Grown, Host
 from progtrain.growth.identity import silence_newborn
@@ -62,9 +63,15 @@ class Steepest:
 
 
 def expected_gain(grown: Grown) -> float:
-    """‖∂loss/∂new‖² over the number of new parameters, at silenced new parts."""
+    """‖∂loss/∂new‖² over the number of new parameters, at silenced new parts.
+
+    0 for a block that cannot be silenced: it is taken where nothing else fits.
+    """
     trial = replace(grown, model=copy.deepcopy(grown.model))
-    silence_newborn(trial)
+    try:
+        silence_newborn(trial)
+    except GrowthError:
+        return 0.0
     trial.model.zero_grad()
     trial.model.eval()
     parameters = dict(trial.model.named_parameters())

@@ -3,7 +3,7 @@
     α(p) = (1 − e^(−5p)) / (1 − e^(−5))
 
 p is the share of `length` that is over at the end of the coming step, so the last step of the
-ramp runs at exactly 1 and the first at more than 0.
+ramp runs at exactly 1 and the first at more than 0 (a ramp in seconds can only guess that end).
 Without the division the ramp would end at 0.993 and jump.
 """
 

@@ -1,0 +1,1 @@
+"""What the learning rate does at a growth."""

@@ -1,0 +1,1 @@
+"""Format, durable writing, verified reading, and the run's lock."""

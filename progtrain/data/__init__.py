@@ -1,0 +1,1 @@
+"""Data sets, and batches as a function of (seed, position)."""

@@ -1,0 +1,1 @@
+"""What grows and with which values: one file an operator."""

@@ -1,0 +1,1 @@
+"""Optimizers whose state grows with the weights."""

@@ -1,0 +1,1 @@
+"""How what is new joins: one file a warmup."""
