@@ -166,10 +166,6 @@ class Clock:
 
     def after_step(self, samples: int, flops: float) -> Moment:
         """The moment at which the coming step will have ended; seconds at the average pace."""
-        return replace(
-            self.now,
-            step=self.now.step + 1,
-            samples=self.now.samples + samples,
-            flops=self.now.flops + flops,
-            seconds=self.now.seconds * (1 + 1 / max(self.now.step, 1)),
-        )
+        now = self.now
+        pace = 1 + 1 / max(now.step, 1)
+        return Moment(now.step + 1, now.samples + samples, now.flops + flops, now.seconds * pace)

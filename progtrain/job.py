@@ -31,7 +31,7 @@ from progtrain.machine import Machine
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.screen import reporter
-from progtrain.run import Probe, Run, StopReason
+from progtrain.run import Json, Probe, Run, StopReason
 from progtrain.settings import Training
 from progtrain.setup import Setup
 from progtrain.state import data_fingerprint, differences, edits_of, file_sizes, pack, unpack
@@ -93,7 +93,10 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
     _seed(mixed(parts.seed, 1))
     if saved:
         _check_same_data(saved, batches.sets)
+        _check_same_optimizer(saved, parts)
         unpack(run, saved, engine, parts.optimizer)
+        if _told(saved, "growth") != parts.config.get("growth"):
+            run.grown_out = None  # what is allowed now may be more
     return run
 
 
@@ -175,6 +178,22 @@ def _check_same_data(saved: Checkpoint, sets: Sets) -> None:
             "The training data differ from those of the checkpoint. Resume with the same data"
             " settings and files, or start a new run."
         )
+
+
+def _check_same_optimizer(saved: Checkpoint, parts: Parts) -> None:
+    was, now = _told(saved, "optimizer"), parts.config.get("optimizer")
+    kinds = [node["_target_"] for node in (was, now) if isinstance(node, dict)]
+    if len(set(kinds)) > 1:
+        raise CheckpointError(
+            f"The checkpoint holds the state of {kinds[0]}, of which {kinds[1]} can make nothing."
+            " Resume with the optimizer it was made with, or start a new run."
+        )
+
+
+def _told(saved: Checkpoint, group: str) -> Json:
+    """What a group was set to when the checkpoint was made."""
+    config = saved.documents.get("config")
+    return config.get(group) if isinstance(config, dict) else None
 
 
 def _notes(saved: Checkpoint | None, engine: Engine) -> list[str]:

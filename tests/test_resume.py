@@ -32,6 +32,7 @@ from run_kit import (
 
 from progtrain.build import Parts
 from progtrain.errors import CheckpointError
+from progtrain.run import StopReason
 from progtrain.settings import Checkpoints
 
 STEPS = 24
@@ -280,11 +281,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(
 
 
 def test_a_finished_run_trains_on_when_it_is_made_longer(tmp_path: Path) -> None:
-    whole = train(parts("growth=none", "scheduler=constant", "train.duration=30steps"), tmp_path / "a")
-    train(parts("growth=none", "scheduler=constant"), tmp_path / "b")
-    longer = resume(
-        parts("growth=none", "scheduler=constant", "train.duration=30steps"), tmp_path / "b"
-    )
+    flat = ("growth=none", "scheduler=constant")
+    whole = train(parts(*flat, "train.duration=30steps"), tmp_path / "a")
+    train(parts(*flat), tmp_path / "b")
+    longer = resume(parts(*flat, "train.duration=30steps"), tmp_path / "b")
     trained = [
         {k: v for k, v in run.spy.digest.items() if k.startswith(("model", "optimizer", "clock"))}
         for run in (whole, longer)
@@ -292,32 +292,26 @@ def test_a_finished_run_trains_on_when_it_is_made_longer(tmp_path: Path) -> None
     assert not differing(*trained)
 
 
+SMALL = "growth.start={width: 4, depth: 1}"
+PLATEAU = ("growth=plateau", "growth.trigger.patience=1", "growth.trigger.min_delta=10")
+BUDGET = ("growth=budget", "growth.trigger.interval=4steps")
+
+
 @pytest.mark.parametrize(
     ("before", "after", "reason"),
     [
-        (("growth=plateau", "growth.max_stages=1"), "growth.max_stages=2", "MAX_STAGES"),
-        (("growth=budget", "growth.max_params=200"), "growth.max_params=5000", "BUDGET"),
-        (("growth=none",), "growth=schedule", "NOTHING_TO_GROW"),
+        ((*PLATEAU, "growth.max_stages=1"), PLATEAU, StopReason.MAX_STAGES),
+        ((*BUDGET, "growth.max_params=200"), BUDGET, StopReason.BUDGET),
+        (("growth=none", SMALL), ("growth=schedule", SMALL), StopReason.NOTHING_TO_GROW),
     ],
 )
 def test_growth_that_was_over_goes_on_when_more_is_allowed(
-    before: tuple[str, ...], after: str, reason: str, tmp_path: Path
+    before: tuple[str, ...], after: tuple[str, ...], reason: StopReason, tmp_path: Path
 ) -> None:
-    eager = {
-        "growth=plateau": ("growth.trigger.patience=1", "growth.trigger.min_delta=10"),
-        "growth=budget": ("growth.trigger.interval=4steps",),
-        "growth=none": (),
-    }[before[0]]
-    if before == ("growth=none",):
-        small = ("+growth.start={width: 4, depth: 1}",)
-        first = parts(*before, *small)
-        second = parts(after, "growth.start={width: 4, depth: 1}", "train.duration=40steps")
-    else:
-        first = parts(*before, *eager)
-        second = parts(*before, *eager, after, "train.duration=40steps")
-    ended = train(first, tmp_path).run
-    assert ended.grown_out is not None and ended.grown_out.name == reason
-    assert len(resume(second, tmp_path).run.events) > len(ended.events)
+    ended = train(parts(*before), tmp_path).run
+    assert ended.grown_out is reason
+    again = resume(parts(*after, "train.duration=40steps"), tmp_path).run
+    assert len(again.events) > len(ended.events)
 
 
 def test_a_resume_with_another_optimizer_is_refused(tmp_path: Path) -> None:

@@ -47,11 +47,11 @@ class When:
 
         It counts the coming step, so the first step of a rise is trained and not multiplied by 0.
         """
-        return min(1.0, self._elapsed(length, self._after())) if length.value else 1.0
+        return min(1.0, self._elapsed(length, self.after)) if length.value else 1.0
 
     def reached_since(self, moment: Moment, length: Duration) -> float:
         """The same for a rise that began at `moment`; `%` are shares of the whole run."""
-        return self.clock.progress(moment, length, until=self._after())
+        return self.clock.progress(moment, length, until=self.after)
 
     def share(self, length: Duration, setting: str) -> float:
         """`length` as a share of the horizon, for what is counted back from the end.
@@ -86,11 +86,6 @@ class When:
         if length.unit is Unit.FRACTION:
             return self._fraction(moment) / length.value
         return self._passed(length.unit, moment) / length.value
-
-    def _after(self) -> Moment:
-        # how long a step takes is not known before it: the average stands in
-        average = self.now.seconds / max(self.now.step, 1)
-        return replace(self.after, seconds=max(self.after.seconds, self.now.seconds + average))
 
 
 def positive(text: object, setting: str) -> Duration:
