@@ -192,7 +192,8 @@ def growth_cost(model: str, rounds: int, step_seconds: float, seconds: Callable[
             taken.append(seconds() - begun)
         median = statistics.median(taken)
         print(
-            f"  {model:<7} {operator:<10} {median * 1e3:9.2f} ms   {median / step_seconds:6.1f} steps"
+            f"  {model:<7} {operator:<10} {median * 1e3:9.2f} ms  "
+            f" {median / step_seconds:6.1f} steps"
         )
 
 
