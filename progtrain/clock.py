@@ -149,6 +149,14 @@ class Clock:
         # 1e-9: 0.1 + 0.2 style rounding must not add a step to a ramp
         return 1.0 if passed >= 1 - 1e-9 else max(0.0, passed)
 
+    def crossed(self, since: Moment, every: Duration) -> bool:
+        """Whether a multiple of `every` lies between `since` and now."""
+
+        def whole(moment: Moment) -> int:
+            return int(self.count(moment, every.unit) / every.value + 1e-9)
+
+        return whole(self.now) > whole(since)
+
     def in_samples(self, length: Duration, batch_size: int) -> float | None:
         """How many training samples `length` is; None for FLOPs and seconds, which no one knows."""
         match length.unit:

@@ -19,25 +19,22 @@ growth's phase has changed. No algorithm is named here.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum, auto
-from math import isfinite
 
 import torch
 
-from progtrain.clock import Duration, Moment
+from progtrain.boundary import close, last_loss, look, save
+from progtrain.clock import Duration
 from progtrain.contracts import Strength
-from progtrain.errors import DivergedError, GrowthError
+from progtrain.errors import GrowthError
 from progtrain.growth.controls import Controls
-from progtrain.growth.life import advanced, lengths, strengths
+from progtrain.growth.life import advance, lengths, strengths
 from progtrain.growth.transaction import transact
 from progtrain.limits import fruitless, reached
-from progtrain.run import Observation, Run, Stage, StopReason
+from progtrain.run import Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import evaluate, train_step
-
-_LOSS = "machine/loss"  # in `Run.memory`
 
 
 class State(Enum):
@@ -55,8 +52,7 @@ class Machine:
         self.run, self.setup = run, setup
         self._stage: Stage | None = None  # what GROW is to do
         self._last = run.clock.now  # before the last step
-        loss = run.memory.get(_LOSS)
-        self._loss = torch.tensor(loss if isinstance(loss, float) else 0.0)  # of the last step
+        self._loss = torch.tensor(last_loss(run))  # of the last step, on the device
         self._lasting = lengths(setup.warmup, setup.growth)
         self._controls = Controls(run.model, run.events, setup.warmup)
 
@@ -102,7 +98,7 @@ class Machine:
         try:
             event = transact(run, setup, self._stage, self._controls)
         except GrowthError:
-            self._save()  # the run is as it was
+            save(run, setup, self._loss)  # the run is as it was
             raise
         self._controls = Controls(run.model, run.events, setup.warmup)
         after = evaluate(run, setup, setup.batches.sets.validation, "val")
@@ -128,65 +124,24 @@ class Machine:
 
     def _advance(self, strong: dict[int, Strength]) -> None:
         """Note each living growth's alpha, and let those whose phase is over enter the next."""
-        run, before = self.run, self.run.living
-        for event in before:
-            now = replace(event, alpha=strong[event.index].alpha)
-            run.events[event.index] = advanced(now, self._lasting, run.clock)
-        moved = [run.events[e.index] for e in before if run.events[e.index].phase is not e.phase]
-        if moved:  # every alpha is noted by now, so new gates stand where the old ones did
+        moved = advance(self.run, self._lasting, strong)
+        if moved:
             self._controls.lift()
-            self._controls = Controls(run.model, run.events, self.setup.warmup)
+            self._controls = Controls(self.run.model, self.run.events, self.setup.warmup)
         for event in moved:
-            self.setup.reporter.advanced(run, event)
+            self.setup.reporter.advanced(self.run, event)
 
     def _crossed(self, every: str) -> bool:
-        """Whether the last step went over a multiple of a length."""
-        length, clock = Duration.parse(every, "every"), self.run.clock
-
-        def whole(moment: Moment) -> int:
-            return int(clock.count(moment, length.unit) / length.value + 1e-9)
-
-        return whole(clock.now) > whole(self._last)
+        return self.run.clock.crossed(self._last, Duration.parse(every, "every"))
 
     def _observe(self) -> State:
         if self._crossed(self.setup.train.evaluate_every):
-            self._look()
+            look(self.run, self.setup, self._loss)
         if self._crossed(self.setup.checkpoint.every):
-            self._save()
+            save(self.run, self.setup, self._loss)
         return State.DECIDE
 
-    def _look(self) -> None:
-        run, setup = self.run, self.setup
-        metrics = evaluate(run, setup, setup.batches.sets.validation, "val")
-        metrics["train/loss"] = float(self._loss)
-        observation = Observation(run.clock.now, run.clock.epoch, metrics)
-        run.history.append(observation)
-        setup.reporter.observed(run, observation)
-        self._check(metrics.values())
-
-    def _save(self) -> None:
-        """Store the run and the loss that a resumed run may have to report; nothing diverged."""
-        run, loss = self.run, float(self._loss)
-        self._check([loss, *(float(p.detach().sum()) for p in run.model.parameters())])
-        run.memory[_LOSS] = loss
-        self.setup.save(run)
-
-    def _check(self, values: Iterable[float]) -> None:
-        if not all(map(isfinite, values)):
-            raise DivergedError(
-                f"Loss or weights are not finite at step {self.run.clock.step}. The last checkpoint"
-                " is older and whole. Try a smaller optimizer.lr or train.clip=1."
-            )
-
     def _stop(self) -> StopReason:
-        run, setup = self.run, self.setup
-        assert run.stopped is not None
-        seen = run.history[-1].moment.step if run.history else -1
-        if run.stopped is not StopReason.INTERRUPTED and seen < run.clock.step:
-            self._look()
-        test = setup.batches.sets.test
-        if test is not None and run.stopped is not StopReason.INTERRUPTED:
-            run.test = evaluate(run, setup, test, "test")
-        self._save()
-        setup.reporter.stopped(run)
-        return run.stopped
+        assert self.run.stopped is not None
+        close(self.run, self.setup, self._loss)
+        return self.run.stopped

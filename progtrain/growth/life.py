@@ -45,6 +45,22 @@ def strength(event: Event, warmup: Warmup, clock: Clock, until: Moment) -> Stren
     return warmup.strength(event.phase, clock.progress(event.since, length, until))
 
 
+def advance(
+    run: Run, lasting: Mapping[Phase, Duration], strong: Mapping[int, Strength]
+) -> list[Event]:
+    """Note every living growth's alpha and move on those whose phase is over; the moved ones.
+
+    All alphas are noted before anything is made anew from the events.
+    """
+    moved: list[Event] = []
+    for event in run.living:
+        now = replace(event, alpha=strong[event.index].alpha)
+        run.events[event.index] = advanced(now, lasting, run.clock)
+        if run.events[event.index].phase is not event.phase:
+            moved.append(run.events[event.index])
+    return moved
+
+
 def advanced(event: Event, lasting: Mapping[Phase, Duration], clock: Clock) -> Event:
     """The event after the clock has moved: in its next phase where the present one is over."""
     if not event.alive or clock.progress(event.since, lasting[event.phase]) < 1:
