@@ -318,12 +318,9 @@ def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 def read_rows(path: Path) -> list[Any]:
     """Rows of a JSON-lines file, without wall-clock time and without what only a resume says."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    kept = [row for row in rows if not (row.get("resumed") or _told_by_resume(row))]
-    return [timeless(row) for row in kept]
-
-
-def _told_by_resume(row: Mapping[str, Any]) -> bool:
-    return row.get("kind") == "note" and row["text"].startswith("resumed at step ")
+    told = [i for i, row in enumerate(rows) if row.get("kind") == "started"][1:]
+    told += [i for i, row in enumerate(rows) if row.get("text", "").startswith("resumed at step")]
+    return [timeless(row) for i, row in enumerate(rows) if i not in told]
 
 
 def timeless(value: Any) -> Any:

@@ -19,8 +19,10 @@ import yaml
 from run_kit import CONF, groups, options, parts, train, warming
 
 from progtrain.data.vision import Vision
+from progtrain.errors import GrowthError
 
 GROWING = ("growth=schedule",)
+CNN = ("model=cnn", "model.width=4")
 PLAIN = ("growth=schedule", "warmup=none")
 PLATEAU = (
     "growth=plateau",
@@ -59,7 +61,7 @@ SAME_BITS = {"hardware": "where a run computes; auto is cpu here, and gpu refuse
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
 RAMP: dict[str, Another] = {"length": "3steps"}
 SPACES: dict[str, Another] = {"spaces": "stem|head", "factor": "1.5"}
-STACKS: dict[str, Another] = {"stacks": ("stages.1.*", "model=cnn", "model.width=4"), "add": "2"}
+STACKS: dict[str, Another] = {"stacks": ("stages.1.*", *CNN), "add": "2"}
 
 # Under which other settings those of a YAML matter; its own option is always chosen.
 WITHIN: dict[str, tuple[str, ...]] = {
@@ -275,6 +277,36 @@ def test_every_setting_gives_another_run(file: str, setting: str) -> None:
     base = (*WITHIN.get(file, ()), *chosen, *beside)
     name = f"{group}.{setting}" if group else setting
     assert weights(*base) != weights(*base, f"{name}={value}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "grown"),
+    [
+        (("widen.spaces=blocks.*",), {"blocks.0.linear", "blocks.1.linear"}),
+        (("widen.spaces=stem | blocks.1.*",), {"stem", "blocks.1.linear"}),
+        (("widen.spaces=*",), {"stem", "blocks.0.linear", "blocks.1.linear"}),
+        (("deepen.stacks=stages.1.*", *CNN), {"stages.1.blocks"}),
+        (("deepen.stacks=*", *CNN), {"stages.0.blocks", "stages.1.blocks"}),
+    ],
+)
+def test_patterns_choose_what_they_name(
+    overrides: tuple[str, ...], grown: set[str], tmp_path: Path
+) -> None:
+    run = train(parts(*GROWING, *overrides), tmp_path, store=False).run
+    index = 1 if overrides[0].startswith("widen") else 0
+    changes = run.events[index].edit.changes
+    assert {getattr(c, "space", None) or getattr(c, "stack", None) for c in changes} == grown
+
+
+@pytest.mark.parametrize(
+    ("overrides", "known"),
+    [(("widen.spaces=trunk",), "stem, blocks.0.linear"), (("deepen.stacks=trunk",), "blocks")],
+)
+def test_a_pattern_that_names_nothing_is_refused_with_what_there_is(
+    overrides: tuple[str, ...], known: str, tmp_path: Path
+) -> None:
+    with pytest.raises(GrowthError, match=known):
+        train(parts(*GROWING, *overrides), tmp_path, store=False)
 
 
 def test_every_group_and_setting_is_tested() -> None:

@@ -186,7 +186,9 @@ def test_a_resume_with_other_intervals_of_evaluation_trains_the_same_network(
 # Signals: the run ends itself, after a step or after a growth, with a checkpoint of its own.
 
 
-@pytest.mark.parametrize(("call", "step"), [("stepped", 9), ("stepped", STEPS), ("grew", 14)])
+@pytest.mark.parametrize(
+    ("call", "step"), [("started", 0), ("stepped", 9), ("stepped", STEPS), ("grew", 14)]
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_resumably(
     number: signal.Signals, call: str, step: int, stored: Any, tmp_path: Path

@@ -56,7 +56,7 @@ class Budget:
             require(run.params <= limit, "max_params", limit, f"at least {run.params}", hint)
         if self.max_stages is not None and len(run.events) >= self.max_stages:
             return StopReason.MAX_STAGES
-        host = Host(run.model, run.probe)
+        host = Host.of(run)
         fitting = [c for c in self._candidates(run, host) if self._fits(run, c)]
         if not fitting:
             return StopReason.BUDGET

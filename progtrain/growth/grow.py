@@ -17,7 +17,7 @@ from progtrain.contracts import Operator, OptimizerRecipe
 from progtrain.errors import GrowthError
 from progtrain.growth.edits import Edit
 from progtrain.optimizers.group import OptimizerSet
-from progtrain.run import Probe
+from progtrain.run import Probe, Run
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,17 @@ class Host:
 
     model: nn.Module
     probe: Probe
+
+    @staticmethod
+    def of(run: Run) -> Host:
+        """The run's network, as plain modules: compiled ones hide calls from those who look."""
+        return Host(uncompiled(run.model), run.probe)
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network itself, or a copy where torch.compile stands in its calls; copying drops it."""
+    compiled = any(getattr(m, "_compiled_call_impl", None) for m in model.modules())
+    return copy.deepcopy(model) if compiled else model
 
 
 @dataclass(frozen=True)

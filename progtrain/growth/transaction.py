@@ -19,7 +19,7 @@ from progtrain.errors import ConfigError, GrowthError
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.controls import Controls, check_gates
 from progtrain.growth.edits import Edit, WidenSpace
-from progtrain.growth.grow import Grown, Host, carry_optimizer, grow, running
+from progtrain.growth.grow import Grown, Host, carry_optimizer, grow, running, uncompiled
 from progtrain.growth.identity import silence_newborn
 from progtrain.growth.life import first_phase, lengths, strength
 from progtrain.growth.newborn import evaluate
@@ -55,15 +55,15 @@ def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     """Grow `run` by `stage`; on any error it is left as it was. `controls` are lifted."""
     begun = time.perf_counter()
     with setup.engine.exact():
-        before = evaluate(run.model, run.probe.x)
+        before = evaluate(uncompiled(run.model), run.probe.x)
     controls.lift()
-    host = Host(run.model, run.probe)
+    host = Host.of(run)
     with running(stage.name):
         grown = construct(host, stage, setup.warmup, mixed(run.seed, len(run.events)))
-        setup.engine.place(grown.model)
         event = _event(run, setup, stage, grown)
         events = [*(e.moved(grown.edit) for e in run.events), event]
         error = _check(run, setup, grown, events, before)
+    setup.engine.place(grown.model)
     optimizer = _optimizer(run, setup, grown)
     run.model, run.optimizer, run.events = grown.model, optimizer, events
     run.params, run.flops = event.params_after, event.flops_after
