@@ -25,6 +25,9 @@ from run_kit import at_step, differing, otherwise, parts, train
 
 from progtrain.build import Parts
 
+# Python warns of forks beside threads; a child of ours computes with one thread
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 CHANGES = ("mkdir", "write", "rename", "replace", "unlink", "rmdir", "truncate", "ftruncate")
 FEW_KILLS = 4
 
