@@ -47,7 +47,6 @@ class Training:
     batch_size: int = 64  # samples of one forward pass
     accumulate: int = 1  # forward passes of one optimizer step
     evaluate_every: str = "1epoch"
-    log_every: str = "10steps"
     metric: str = "val/accuracy"  # what triggers, stopping and sweeps look at
     mode: str = "max"  # whether more of the metric is better (max) or less (min)
     clip: float = 0.0  # largest gradient norm; 0 clips nothing
@@ -60,7 +59,6 @@ class Training:
         _at_least(self, "batch_size", 1)
         _at_least(self, "accumulate", 1)
         _lasting(self, "evaluate_every", "Try 1epoch.")
-        _lasting(self, "log_every", "Try 10steps.")
         hint = "Try val/accuracy or val/loss."
         named = bool(str(self.metric or "").strip())
         require(named, "metric", self.metric, "the name of a metric", hint)

@@ -204,7 +204,6 @@ SILENT = {
     "config": {
         "resume": "goes on with a run (test_resume)",
         "plugins": "says what may be named",
-        "train.log_every": "how often the screen speaks",
         "stop.max_params": "refuses a plan (test_limits)",
         "checkpoint.every": "storing changes nothing (test_resume)",
         "checkpoint.keep": "storing changes nothing",

@@ -74,12 +74,16 @@ def test_every_file_that_the_docs_link_to_exists() -> None:
             assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
 
 
-def test_a_warmup_of_the_users_own_works_as_the_guide_says(tmp_path: Path) -> None:
+def _write_the_guides_files(folder: Path) -> None:
     (code,) = _blocks("docs/extending.md", "python")
     (config,) = _blocks("docs/extending.md", "yaml")
-    (tmp_path / "my_parts.py").write_text(code)
-    (tmp_path / "my_conf" / "warmup").mkdir(parents=True)
-    (tmp_path / "my_conf" / "warmup" / "square_ramp.yaml").write_text(config)
+    (folder / "my_parts.py").write_text(code)
+    (folder / "my_conf" / "warmup").mkdir(parents=True)
+    (folder / "my_conf" / "warmup" / "square_ramp.yaml").write_text(config)
+
+
+def test_a_warmup_of_the_users_own_works_as_the_guide_says(tmp_path: Path) -> None:
+    _write_the_guides_files(tmp_path)
     (command,) = _commands("docs/extending.md")
     done = _run([*shlex.split(command)[1:], "model.width=4"], tmp_path)
     assert done.returncode == 0, done.stderr
@@ -89,11 +93,7 @@ def test_a_warmup_of_the_users_own_works_as_the_guide_says(tmp_path: Path) -> No
 
 
 def test_the_guides_plugin_is_refused_without_naming_its_package(tmp_path: Path) -> None:
-    (code,) = _blocks("docs/extending.md", "python")
-    (config,) = _blocks("docs/extending.md", "yaml")
-    (tmp_path / "my_parts.py").write_text(code)
-    (tmp_path / "my_conf" / "warmup").mkdir(parents=True)
-    (tmp_path / "my_conf" / "warmup" / "square_ramp.yaml").write_text(config)
+    _write_the_guides_files(tmp_path)
     done = _run(["--config-dir", "my_conf", "warmup=square_ramp"], tmp_path)
     assert done.returncode == 2
     assert "plugins=[my_parts]" in done.stderr
