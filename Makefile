@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# as many at once as there are cores, each on one thread; a file's tests share what it has trained
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all smoke check format bench clean
@@ -20,10 +22,10 @@ demo: install ## Run the main job: a small network grows twice on real data, in 
 	$(BIN)/progtrain growth=budget warmup=cosine_ramp
 
 test: install ## Run the tests (a few minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-all: install ## Run the tests and the long ones
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 smoke: install ## Run every growth, warmup, model, optimizer and scheduler on tiny budgets
 	$(BIN)/python tests/smoke.py

@@ -70,6 +70,7 @@ def assemble(parts: Parts) -> tuple[Run, Setup]:
         parts.scheduler,
         parts.at_growth,
         parts.optimizer,
+        parts.optimizer_state,
         batches,
         engine,
         train,
@@ -78,6 +79,7 @@ def assemble(parts: Parts) -> tuple[Run, Setup]:
         Many([]),
         lambda run: None,
         lambda: False,
+        parts.data.num_classes,
     )
     return run, setup
 

@@ -1,14 +1,17 @@
-"""What happens at a boundary: a look at the network, a checkpoint, the end of a run."""
+"""What happens at a boundary: a look at the network, a growth, a checkpoint, the end of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import isfinite
 
 from torch import Tensor
 
 from progtrain.errors import DivergedError
-from progtrain.run import Observation, Run, StopReason
+from progtrain.growth.controls import Controls
+from progtrain.growth.transaction import transact
+from progtrain.run import Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import evaluate
 
@@ -29,6 +32,19 @@ def look(run: Run, setup: Setup, loss: Tensor) -> None:
     run.history.append(observation)
     setup.reporter.observed(run, observation)
     _refuse_divergence(run, metrics.values())
+
+
+def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> None:
+    """Grow, with the metric before and after; raises `GrowthError`, and the run is as it was."""
+    before = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
+    event = transact(run, setup, stage, controls)
+    running = Controls(run.model, run.events, setup.warmup)
+    after = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
+    running.lift()
+    run.clock.charge(event.cost, event.seconds)
+    event = replace(event, metric_before=before, metric_after=after, since=run.clock.now)
+    run.events[-1] = event
+    setup.reporter.grew(run, event)
 
 
 def save(run: Run, setup: Setup, loss: Tensor) -> None:

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,20 @@ from progtrain.errors import ConfigError, ProgtrainError, SettingError
 if TYPE_CHECKING:
     from torch import nn
 
-    from progtrain.contracts import AtGrowth, Data, Growth, Hardware, OptimizerRecipe, Shape, Warmup
-    from progtrain.settings import Checkpoints, Stopping, Training
+    from progtrain.contracts import (
+        AtGrowth,
+        Data,
+        Growth,
+        Hardware,
+        OptimizerRecipe,
+        Shape,
+        StatePolicy,
+        Warmup,
+    )
+    from progtrain.settings import Checkpoints, Proof, Stopping, Training
 
+# What our growth YAMLs start from; a model without such sizes starts as it is.
+_START = {"width": 0.5, "depth": 0.5}
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
 
@@ -44,9 +55,19 @@ class ModelFactory:
         config = copy.deepcopy(self.config)
         takes = self._takes()
         OmegaConf.set_struct(config.model, False)
+        left_out = self.without(start)
         for name, value in start.items():
-            config.model[name] = self._size(name, value, takes)
+            if name not in left_out:
+                config.model[name] = self._size(name, value, takes)
         return _make(config, "model")
+
+    def without(self, start: Mapping[str, int | float]) -> list[str]:
+        """Which of the sizes that every growth starts from are no settings of this model.
+
+        Whatever differs from the default was meant, so what the model lacks of it is an error.
+        """
+        known = {*self._takes(), *map(str, self.config.model)}
+        return [n for n, value in start.items() if _START.get(n) == value and n not in known]
 
     def _takes(self) -> Mapping[str, object]:
         """What the model's class takes, with the default of each."""
@@ -87,14 +108,18 @@ class Parts:
     scheduler: Shape
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
+    optimizer_state: StatePolicy
     hardware: Hardware
     train: Training
     stop: Stopping
+    proof: Proof
     checkpoint: Checkpoints
+    task: str  # train, or plan
     seed: int
     resume: bool
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
+    notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
 def build(composed: DictConfig) -> Parts:
@@ -107,16 +132,28 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
-    names = ("data", "growth", "warmup", "scheduler", "at_growth", "optimizer", "hardware")
-    names += ("train", "stop", "checkpoint")
+    names = ("data", "growth", "warmup", "scheduler", "at_growth", "optimizer")
+    names += ("optimizer_state", "hardware", "train", "stop", "proof", "checkpoint")
+    factory = ModelFactory(config)
+    made = {name: _make(config, name) for name in names}
     return Parts(
-        model_factory=ModelFactory(config),
+        model_factory=factory,
+        task=str(config.task),
         seed=int(config.seed),
         resume=config.get("resume") is True,
         config=resolved(config),
         choices=_choices(),
-        **{name: _make(config, name) for name in names},
+        notes=tuple(_notes(factory, made["growth"].start)),
+        **made,
     )
+
+
+def _notes(factory: ModelFactory, start: Mapping[str, int | float]) -> Iterator[str]:
+    left_out = factory.without(start)
+    if left_out:
+        size = "its full size" if len(left_out) == len(start) else "its full size in that"
+        words = " or ".join(left_out)
+        yield f"growth.start: this model has no setting {words}; it starts at {size}"
 
 
 def settle(config: DictConfig, findings: list[signatures.Finding]) -> None:

@@ -45,6 +45,10 @@ class Operator(Protocol):
         """Give the new entries their values, in place; they are zero before."""
         ...
 
+    def flops(self, grown: Grown) -> float:
+        """What `fill` has cost, where it looks at gradients; the run is charged with it."""
+        ...
+
 
 class Trigger(Protocol):
     """Asks whether it is time: a pure function of the run."""
@@ -142,6 +146,19 @@ class OptimizerRecipe(Protocol):
         """The state of a tensor that becomes sliced: counts as tensors of its shape."""
         ...
 
+    def begun(self, state: State, new: Tensor) -> State:
+        """The state of a tensor that has grown, with what its `new` entries must begin with."""
+        ...
+
+
+class StatePolicy(Protocol):
+    """What an optimizer remembers across a growth (group `optimizer_state`)."""
+
+    def carried(self, grown: Grown, name: str, parameter: nn.Parameter, state: State) -> State:
+        """The state of tensor `name` after the growth; `parameter` and `state` are the old ones,
+        with what is counted counted for every entry where the tensor has grown."""
+        ...
+
 
 class Data(Protocol):
     """A data set (group `data`)."""
@@ -197,3 +214,8 @@ class PlannedStage:
     params: int
     flops: float  # of one training sample, forward and backward
     what: str  # what this stage adds, in words
+
+    @property
+    def memory(self) -> int:
+        """Bytes of weights, gradients and two moments in float32; activations come on top."""
+        return 16 * self.params

@@ -47,6 +47,10 @@ class GrowthError(ProgtrainError):
     exit_code = 2
 
 
+class NothingToGrowError(GrowthError):
+    """The network has nothing that an operator could act on: no stack, no width."""
+
+
 class BusyError(ProgtrainError):
     """The run directory belongs to another run."""
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+
+from progtrain.objective import cross_entropy
 
 _BATCH = 2  # batch norm needs two samples in training
 _COUNTED: dict[tuple[Any, ...], float] = {}  # by architecture; a pure function's memory
@@ -37,14 +38,23 @@ def training_flops(model: nn.Module, x: Tensor) -> float:
 
 def _measure(model: nn.Module, x: Tensor) -> float:
     try:
-        return _count(copy.deepcopy(model).to("meta"), x[:_BATCH].to("meta"))
+        return _count(_without_values(model), x[:_BATCH].to("meta"))
     except (NotImplementedError, RuntimeError):  # it looks at values somewhere
         return _count(copy.deepcopy(model), x[:_BATCH])
+
+
+def _without_values(model: nn.Module) -> nn.Module:
+    """A copy on the meta device; its tensors are never copied, which a large network would feel."""
+    empty: dict[int, object] = {id(b): b.to("meta") for b in model.buffers()}
+    for p in model.parameters():
+        empty[id(p)] = nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
+    return copy.deepcopy(model, empty).to("meta")
 
 
 def _count(model: nn.Module, x: Tensor) -> float:
     model.train()
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         out = model(x)
-        F.cross_entropy(out, torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
+        y = torch.zeros(out.shape[:-1], dtype=torch.long, device=x.device)
+        cross_entropy(out, y).backward()
     return counter.get_total_flops() / len(x)

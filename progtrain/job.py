@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -25,11 +26,14 @@ from progtrain.clock import Clock, Duration
 from progtrain.data.sets import Batches, Sets, Split, mixed
 from progtrain.errors import CheckpointError, Interrupted
 from progtrain.flops import num_params, training_flops
+from progtrain.growth.average import begin
+from progtrain.growth.first_block import with_blocks
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
+from progtrain.report.plan import print_plan
 from progtrain.report.screen import reporter
 from progtrain.run import Json, Probe, Run, StopReason
 from progtrain.settings import Training
@@ -52,15 +56,20 @@ def train_job(parts: Parts, directory: Path) -> float:
         saved = latest(folder) if parts.resume else None
         batches = _batches(parts, engine)
         run = _run(parts, engine, batches, saved)
+        if parts.task == "plan":
+            setup = _setup(parts, engine, batches, Many([]), lambda run: None, signals)
+            print_plan(run, plan(run, setup))
+            return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory))
         facts = [engine.facts(), *(saved.skipped if saved else ())]
         again = _resume_command(parts, directory)
         shown = reporter(directory, parts.choices, facts, again)
         with Many([files, shown]) as reports:
-            setup = _setup(parts, engine, batches, reports, files, directory, signals)
+            save = _saver(parts, engine, batches, files, directory)
+            setup = _setup(parts, engine, batches, reports, save, signals)
             reports.started(run, plan(run, setup))
-            for line in _notes(saved, engine):
+            for line in (*parts.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
             reason = Machine(run, setup).go()
     if reason is StopReason.INTERRUPTED:
@@ -70,9 +79,11 @@ def train_job(parts: Parts, directory: Path) -> float:
 
 def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None) -> Run:
     _seed(parts.seed)
-    model = parts.model_factory(parts.growth.start)
+    start = parts.growth.start
+    model = parts.model_factory(start)
+    template = partial(parts.model_factory, with_blocks(start))
     for edit in edits_of(saved) if saved else []:
-        edit.apply(model)
+        edit.apply(model, template)
     engine.place(model)
     train = parts.train
     x, y = batches.at(0, min(PROBE_SAMPLES, len(batches.sets.train)))
@@ -89,6 +100,8 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
         flops=training_flops(model, x),
         full_params=_full_params(parts),
         batch_size=train.batch_size * train.accumulate,
+        average=begin(model) if train.ema else None,
+        template=template,
     )
     _seed(mixed(parts.seed, 1))
     if saved:
@@ -130,15 +143,10 @@ def _batches(parts: Parts, engine: Engine) -> Batches:
     return Batches(sets, parts.seed, engine.device)
 
 
-def _setup(
-    parts: Parts,
-    engine: Engine,
-    batches: Batches,
-    reports: Many,
-    files: Files,
-    directory: Path,
-    signals: Signals,
-) -> Setup:
+def _saver(
+    parts: Parts, engine: Engine, batches: Batches, files: Files, directory: Path
+) -> Callable[[Run], None]:
+    """What stores a run in its directory."""
     data = fingerprint(batches.sets.train)
 
     def save(run: Run) -> None:
@@ -146,6 +154,17 @@ def _setup(
         documents = {"state": state, "config": parts.config}
         write(directory / "checkpoints", run.clock.step, tensors, documents, parts.checkpoint.keep)
 
+    return save
+
+
+def _setup(
+    parts: Parts,
+    engine: Engine,
+    batches: Batches,
+    reports: Many,
+    save: Callable[[Run], None],
+    signals: Signals,
+) -> Setup:
     return Setup(
         parts.model_factory,
         parts.growth,
@@ -153,6 +172,7 @@ def _setup(
         parts.scheduler,
         parts.at_growth,
         parts.optimizer,
+        parts.optimizer_state,
         batches,
         engine,
         parts.train,
@@ -161,11 +181,13 @@ def _setup(
         reports,
         save,
         lambda: signals.number != 0,
+        parts.data.num_classes,
+        parts.proof,
     )
 
 
 def fingerprint(split: Split) -> str:
-    """SHA-256 of the samples and labels; data that differ in one bit differ here."""
+    """SHA-256 of the samples and targets; data that differ in one bit differ here."""
     digest = hashlib.sha256()
     for tensor in (split.x, split.y):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -19,22 +19,22 @@ growth's phase has changed. No algorithm is named here.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from enum import Enum, auto
 
 import torch
 
-from progtrain.boundary import close, last_loss, look, save
+from progtrain.boundary import close, grow, last_loss, look, save
 from progtrain.clock import Duration
 from progtrain.contracts import Strength
-from progtrain.errors import GrowthError
+from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.controls import Controls
+from progtrain.growth.declared import pass_over
+from progtrain.growth.guard import guarded
 from progtrain.growth.life import advance, lengths, strengths
-from progtrain.growth.transaction import transact
 from progtrain.limits import fruitless, reached
 from progtrain.run import Run, Stage, StopReason
 from progtrain.setup import Setup
-from progtrain.steps import evaluate, train_step
+from progtrain.steps import train_step
 
 
 class State(Enum):
@@ -94,19 +94,15 @@ class Machine:
     def _grow(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
-        before = evaluate(run, setup, setup.batches.sets.validation, "val")
         try:
-            event = transact(run, setup, self._stage, self._controls)
+            grow(run, setup, self._stage, self._controls)
+        except NothingToGrowError as error:
+            pass_over(run, self._stage, error)
+            setup.reporter.noted(run, f"Stage {self._stage.name} is passed over: {error}")
         except GrowthError:
             save(run, setup, self._loss)  # the run is as it was
             raise
         self._controls = Controls(run.model, run.events, setup.warmup)
-        after = evaluate(run, setup, setup.batches.sets.validation, "val")
-        measured = (before.get(run.metric), after.get(run.metric))
-        event = replace(event, metric_before=measured[0], metric_after=measured[1])
-        run.events[-1] = event
-        run.clock.charge(seconds=event.seconds)
-        setup.reporter.grew(run, event)
         return State.DECIDE
 
     def _step(self) -> State:
@@ -114,7 +110,8 @@ class Machine:
         begun = time.perf_counter()
         flops = run.flops * run.batch_size
         strong = strengths(run, setup.warmup, run.clock.after_step(run.batch_size, flops))
-        self._loss = train_step(run, setup, self._controls, strong)
+        with guarded(run, setup):
+            self._loss = train_step(run, setup, self._controls, strong)
         self._last = run.clock.now
         run.clock.tick(run.batch_size, flops, time.perf_counter() - begun)
         self._advance(strong)

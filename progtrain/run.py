@@ -6,21 +6,30 @@ what they must remember lives here, so a resume needs no code of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from progtrain.clock import Clock, Duration, Moment
+from progtrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from progtrain.contracts import Operator
-    from progtrain.growth.edits import Edit, Slab
+    from progtrain.growth.edits import Edit
+    from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
 
+# Builds the start network with a block where it has none: what a block of this model is.
+Template = Callable[[], "nn.Module"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+def no_template() -> nn.Module:
+    """The template of a network that nobody can build anew."""
+    raise ConfigError("It is not known how this network builds a block.")
 
 
 class Phase(Enum):
@@ -83,19 +92,25 @@ class Event:
     preservation_error: float  # max |change of output| / max |output| on the probe batch
     metric_before: float | None  # primary metric at the last evaluation before
     metric_after: float | None = None  # primary metric directly after, same weights
+    output_change: float = 0.0  # max |change of output| on the probe batch
+    loss_before: float = 0.0  # on the probe batch
+    loss_after: float = 0.0
+    cost: float = 0.0  # FLOPs that choosing its values took
     seconds: float = 0.0  # what the growth took
     alpha: float = 1.0  # strength of the new part now
+    inserted: tuple[str, ...] = ()  # new modules beside or behind others, under their names now
 
     @property
     def alive(self) -> bool:
         return self.phase is not Phase.INTEGRATED
 
     def moved(self, edit: Edit) -> Event:
-        """The same event after `edit` has moved modules."""
+        """The same event after `edit` has moved modules and entries."""
         return replace(
             self,
-            slabs=tuple(replace(s, tensor=edit.rename(s.tensor)) for s in self.slabs),
+            slabs=edit.follow(self.slabs),
             blocks=tuple(edit.rename(b) for b in self.blocks),
+            inserted=tuple(edit.rename(name) for name in self.inserted),
         )
 
 
@@ -131,6 +146,8 @@ class Run:
     flops: float = 0.0  # of one training sample, forward and backward, of the network now
     full_params: int = 0  # of the model at its full size, as configured
     batch_size: int = 1  # samples of one optimizer step
+    average: nn.Module | None = None  # the moving average of the weights, where one is kept
+    template: Template = no_template
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())
     memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())

@@ -50,6 +50,7 @@ class Training:
     metric: str = "val/accuracy"  # what triggers, stopping and sweeps look at
     mode: str = "max"  # whether more of the metric is better (max) or less (min)
     clip: float = 0.0  # largest gradient norm; 0 clips nothing
+    ema: float = 0.0  # decay a step of the moving average of weights; 0 keeps none
 
     def __post_init__(self) -> None:
         _lasting(self, "duration", "Try 30epochs.")
@@ -65,6 +66,8 @@ class Training:
         require(self.mode in ("max", "min"), "mode", self.mode, "max or min")
         good = _number(self.clip) and self.clip >= 0
         require(good, "clip", self.clip, "a finite number >= 0 (0 clips nothing)")
+        good = _number(self.ema) and 0 <= self.ema < 1
+        require(good, "ema", self.ema, "in [0, 1) (0 keeps no average)", "Try train.ema=0.99.")
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,16 @@ class Checkpoints:
     def __post_init__(self) -> None:
         _lasting(self, "every", "Try 25%.")
         _at_least(self, "keep", 2, "One of them may be damaged.")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a growth must prove on a probe batch before it happens."""
+
+    tolerance: float | None = None  # largest relative change of the output that passes for none
+    required: bool = False  # hold growths that promise nothing to it as well
+
+    def __post_init__(self) -> None:
+        good = self.tolerance is None or (_number(self.tolerance) and self.tolerance >= 0)
+        hint = "null: 1e-10 in float64, 1e-4 in float32, 1e-2 in half precision."
+        require(good, "tolerance", self.tolerance, "a finite number >= 0, or null", hint)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
-from progtrain.contracts import AtGrowth, Growth, OptimizerRecipe, Reporter, Shape, Warmup
+from progtrain.contracts import (
+    AtGrowth,
+    Growth,
+    OptimizerRecipe,
+    Reporter,
+    Shape,
+    StatePolicy,
+    Warmup,
+)
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
 from progtrain.run import Run
-from progtrain.settings import Checkpoints, Stopping, Training
+from progtrain.settings import Checkpoints, Proof, Stopping, Training
 
 Save = Callable[[Run], None]
 
@@ -26,6 +34,7 @@ class Setup:
     scheduler: Shape
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
+    optimizer_state: StatePolicy
     batches: Batches
     engine: Engine
     train: Training
@@ -34,3 +43,5 @@ class Setup:
     reporter: Reporter
     save: Save
     interrupted: Callable[[], bool]
+    num_classes: int = 1  # logits of one target
+    proof: Proof = field(default_factory=Proof)

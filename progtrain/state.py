@@ -19,8 +19,9 @@ from progtrain.checkpoint.format import Checkpoint
 from progtrain.clock import Moment
 from progtrain.contracts import OptimizerRecipe
 from progtrain.errors import CheckpointError
-from progtrain.growth.edits import Edit, Slab
+from progtrain.growth.edits import Edit
 from progtrain.growth.transaction import sliced_tensors
+from progtrain.growth.widen_space import Slab
 from progtrain.hardware.engine import Engine
 from progtrain.run import Event, Json, Observation, Phase, Run, StopReason
 
@@ -38,6 +39,8 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
         for key, tensor in run.optimizer.state_of(name).items()
     }
     tensors = {"model": dict(run.model.state_dict()), "optimizer": optimizer, "rng": _rng(engine)}
+    if run.average is not None:
+        tensors["average"] = dict(run.average.state_dict())
     state: Json = {
         "clock": asdict(run.clock.now),
         "events": [_event_to_json(event) for event in run.events],
@@ -62,6 +65,8 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
     """Bring `run`, whose model has been grown by `edits_of`, to the checkpoint's state."""
     state = _state(checkpoint)
     _load_weights(run.model, checkpoint.tensors["model"])
+    if run.average is not None:  # an average that was not kept begins with the weights of now
+        _load_weights(run.average, checkpoint.tensors.get("average", run.model.state_dict()))
     run.events[:] = [_event_from_json(item) for item in state["events"]]
     parameters = dict(run.model.named_parameters())
     run.optimizer = recipe.build(parameters, sliced_tensors(run.edits))
@@ -168,8 +173,9 @@ def _event_to_json(event: Event) -> Json:
         "moment": asdict(event.moment),
         "since": asdict(event.since),
         "phase": event.phase.name,
-        "slabs": [asdict(slab) for slab in event.slabs],
+        "slabs": [slab.to_json() for slab in event.slabs],
         "blocks": list(event.blocks),
+        "inserted": list(event.inserted),
     }
     return {**data, **plain}
 
@@ -180,7 +186,8 @@ def _event_from_json(item: dict[str, Any]) -> Event:
         "moment": Moment(**item["moment"]),
         "since": Moment(**item["since"]),
         "phase": Phase[item["phase"]],
-        "slabs": tuple(Slab(**slab) for slab in item["slabs"]),
+        "slabs": tuple(Slab.from_json(slab) for slab in item["slabs"]),
         "blocks": tuple(item["blocks"]),
+        "inserted": tuple(item["inserted"]),
     }
     return Event(**{**item, **typed})

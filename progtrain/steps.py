@@ -6,16 +6,19 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from progtrain.contracts import Strength
 from progtrain.data.sets import Split
+from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
+from progtrain.objective import correct, cross_entropy
 from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
 
-_EVALUATION_BATCH = 1024  # samples
+_EVALUATION_BATCH = 1024  # samples, fewer of them where either is more:
+_EVALUATION_INPUTS = 2**22  # numbers that a batch holds
+_EVALUATION_LOGITS = 2**24
 
 
 def learning_rate(run: Run, setup: Setup) -> float:
@@ -48,7 +51,7 @@ def train_step(
             position = run.clock.now.samples + part * setup.train.batch_size
             x, y = setup.batches.at(position, setup.train.batch_size)
             with engine.autocast():
-                loss = F.cross_entropy(run.model(x), y)
+                loss = cross_entropy(run.model(x), y)
             engine.backward(loss / parts if parts > 1 else loss)
             losses.append(loss.detach())
     with controls.limited(run.optimizer, strengths):
@@ -56,21 +59,43 @@ def train_step(
             engine.unscale(run.optimizer)
             nn.utils.clip_grad_norm_(run.model.parameters(), setup.train.clip)
         engine.step(run.optimizer)
+    if run.average is not None:
+        update(run.average, run.model, setup.train.ema, run.clock.step)
     return torch.stack(losses).mean() if parts > 1 else losses[0]
 
 
 def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
-    """Loss and accuracy over a whole split, each sample once, at the alphas training has now."""
-    run.model.eval()
+    """Loss and accuracy over a whole split, each target once, at the alphas training has now.
+
+    Where an average of the weights is kept, its figures are beside them, as `<prefix>/ema/…`.
+    """
+    found = _evaluate(run.model, setup, split, prefix)
+    if run.average is not None:
+        controls = Controls(run.average, run.events, setup.warmup)
+        found |= _evaluate(run.average, setup, split, f"{prefix}/ema")
+        controls.lift()
+        run.average.requires_grad_(False)
+    return found
+
+
+def _evaluate(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
+    model.eval()
     loss = torch.zeros((), device=setup.engine.device, dtype=torch.float64)
     right = torch.zeros((), device=setup.engine.device, dtype=torch.int64)
     with torch.no_grad(), setup.engine.autocast():
-        for x, y in setup.batches.every(split, _EVALUATION_BATCH):
-            logits = run.model(x).float()
-            loss += F.cross_entropy(logits, y, reduction="sum").double()
-            right += (logits.argmax(1) == y).sum()
-    run.model.train()
+        for x, y in setup.batches.every(split, evaluation_batch(split, setup.num_classes)):
+            logits = model(x).float()
+            loss += cross_entropy(logits, y, "sum").double()
+            right += correct(logits, y)
+    model.train()
     return {
-        f"{prefix}/loss": float(loss) / len(split),
-        f"{prefix}/accuracy": float(right) / len(split),
+        f"{prefix}/loss": float(loss) / split.y.numel(),
+        f"{prefix}/accuracy": float(right) / split.y.numel(),
     }
+
+
+def evaluation_batch(split: Split, num_classes: int) -> int:
+    """Samples of one batch, so that memory does not depend on how large a sample is."""
+    inputs, targets = split.x[0].numel(), split.y[0].numel()
+    fitting = (_EVALUATION_INPUTS // inputs, _EVALUATION_LOGITS // (targets * num_classes))
+    return max(1, min(_EVALUATION_BATCH, *fitting))

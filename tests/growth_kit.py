@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from progtrain.at_growth.continue_ import Continue
 from progtrain.clock import Clock, Duration, Moment
-from progtrain.contracts import Operator, OptimizerRecipe, Warmup
+from progtrain.contracts import Operator, OptimizerRecipe, StatePolicy, Warmup
 from progtrain.data.sets import Batches, Sets, split_off
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.edits import Edit
@@ -26,9 +26,12 @@ from progtrain.growth.newborn import evaluate
 from progtrain.hardware.cpu import CPU
 from progtrain.machine import Machine
 from progtrain.models.cnn import CNN
+from progtrain.models.gpt import GPT
 from progtrain.models.mlp import MLP
 from progtrain.models.resnet import ResNet
-from progtrain.run import Event, Phase, Probe, Run, Stage, StopReason
+from progtrain.models.vit import ViT
+from progtrain.optimizer_states.asymmetric import AsymmetricState
+from progtrain.run import Event, Phase, Probe, Run, Stage, StopReason, no_template
 from progtrain.schedulers.constant import Constant
 from progtrain.settings import Checkpoints, Stopping, Training
 from progtrain.setup import Setup
@@ -36,6 +39,7 @@ from progtrain.warmups.none import NoWarmup
 
 CONF = Path(__file__).parent.parent / "conf"
 SHAPE, CLASSES = (1, 4, 4), 3
+CONTEXT, VOCABULARY = (8,), 11
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -108,6 +112,23 @@ def _mlp(norm: str) -> Callable[..., nn.Module]:
     return lambda width=8, depth=2: MLP(SHAPE, CLASSES, width, depth, norm)
 
 
+def gpt(width: int = 16, depth: int = 2, heads: int = 2, **more: Any) -> GPT:
+    """A tiny one with heads of 8; `hidden` is 64 whatever the width."""
+    return GPT(CONTEXT, VOCABULARY, width, depth, heads, **{"head_size": 8, "hidden": 64} | more)
+
+
+def tied_gpt(width: int = 16, depth: int = 2, heads: int = 2, **more: Any) -> GPT:
+    """The other options: layer norms, learned positions, SwiGLU, a tied head."""
+    other = {"norm": "layer", "positions": "learned", "mlp": "swiglu", "tied": True}
+    return gpt(width, depth, heads, **other | more)
+
+
+def vit(width: int = 16, depth: int = 2, heads: int = 2, hidden: int = 64) -> ViT:
+    return ViT(SHAPE, CLASSES, 2, width, depth, heads, hidden)
+
+
+QUICK = {"steps": 2, "candidates": 2, "iterations": 3}  # of operators that look for values
+TRANSFORMERS = ("gpt", "tied", "vit")
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp_none": _mlp("none"),
     "mlp_batch": _mlp("batch"),
@@ -116,6 +137,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": lambda width=4, depth=1: ResNet(SHAPE, CLASSES, width, depth, stages=2),
     "flat": lambda width=4: FlatNet(width),
     "user": lambda width=4, depth=1: UserNet(width, depth),
+    "gpt": gpt,
+    "tied": tied_gpt,
+    "vit": vit,
 }
 
 
@@ -140,8 +164,21 @@ def a_probe(samples: int = 24, shape: tuple[int, ...] = SHAPE) -> Probe:
     return Probe(x, torch.arange(samples) % CLASSES)
 
 
+def a_text(samples: int = 6) -> Probe:
+    """Tokens, each to be told from those before it."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randint(VOCABULARY, (samples, CONTEXT[0] + 1), generator=generator)
+    return Probe(x[:, :-1], x[:, 1:])
+
+
 def a_host(name: str, **sizes: int) -> Host:
-    return Host(a_model(name, **sizes), a_probe())
+    """A network that is known how to build, where the size of its stacks is a setting."""
+    template = no_template if name == "flat" else lambda: MODELS[name](**{**sizes, "depth": 1})
+    return Host(a_model(name, **sizes), a_text() if reads_text(name) else a_probe(), template)
+
+
+def reads_text(name: str) -> bool:
+    return name in ("gpt", "tied")
 
 
 def changed(before: nn.Module, after: nn.Module, x: Tensor, training: bool = False) -> float:
@@ -157,7 +194,7 @@ def an_event(edit: Edit, alpha: float = 0.0) -> Event:
     """A growth that is being blended in."""
     return Event(
         0, "grown", "", edit, Moment(), Phase.WARMUP, Moment(), edit.slabs(), edit.blocks(),
-        0, 0, 0.0, 0.0, False, 0.0, None, alpha=alpha,
+        0, 0, 0.0, 0.0, False, 0.0, None, alpha=alpha, inserted=edit.inserted(),
     )  # fmt: skip
 
 
@@ -175,6 +212,9 @@ class ByHand:
 
     def fill(self, grown: Grown, generator: torch.Generator) -> None:
         self.filling(grown)
+
+    def flops(self, grown: Grown) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -211,6 +251,17 @@ class Watch:
         return lambda *args: None
 
 
+def a_set_of_text(samples: int = 96) -> Sets:
+    """Every token is the last but one, three further on, but for a few."""
+    generator = torch.Generator().manual_seed(5)
+    x_NT = torch.randint(VOCABULARY, (samples, CONTEXT[0] + 1), generator=generator)
+    for t in range(2, x_NT.shape[1]):
+        known = torch.rand(samples, generator=generator) < 0.8
+        x_NT[known, t] = (x_NT[known, t - 2] + 3) % VOCABULARY
+    train, validation = split_off(x_NT[:, :-1], x_NT[:, 1:], 0.25, seed=0)
+    return Sets(train, validation, None, lambda raw: raw)  # type: ignore[arg-type]
+
+
 def a_set(samples: int = 96, classes: int = CLASSES) -> Sets:
     """Labels by a noisy linear teacher; float64, as the networks are."""
     generator = torch.Generator().manual_seed(5)
@@ -229,6 +280,7 @@ def a_machine(
     warmup: Warmup | None = None,
     growth: AtSteps | None = None,
     sets: Sets | None = None,
+    policy: StatePolicy | None = None,
     **train: Any,
 ) -> Machine:
     """A run of 1000 steps at its start; nothing is written anywhere."""
@@ -243,6 +295,7 @@ def a_machine(
         scheduler=Constant(),
         at_growth=Continue(),
         optimizer=recipe,
+        optimizer_state=policy or AsymmetricState(),
         batches=batches,
         engine=CPU(deterministic=False).open(),
         train=training,
@@ -299,7 +352,7 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 def old_part(grown: Tensor, old: Tensor, inner: int = 1) -> Tensor:
     """The corner of a grown tensor that has the old one's shape; columns are `inner` each."""
-    if inner > 1:
+    if inner > 1 and old.ndim > 1:
         kept = old.shape[1] // inner
         return grown.unflatten(1, (-1, inner))[: old.shape[0], :kept].flatten(1)
     return grown[tuple(slice(0, size) for size in old.shape)]

@@ -25,6 +25,8 @@ class FakeEdit:
     def describe(self) -> str:
         return "stem 8 → 16"
 
+    brief = describe
+
 
 @dataclass
 class FakeLoss:
@@ -48,7 +50,7 @@ def an_event(run: Run, **changes: object) -> Event:
     now = run.clock.now
     event = Event(
         0, "wider", CAUSE, FakeEdit(), now, Phase.WARMUP, now, (), (), 1042, 1578, 3.2e6, 6.4e6,
-        True, 1.2e-7, 0.8, 0.8001, 72.0, 0.43,
+        True, 1.2e-7, 0.8, 0.8001, 2.5e-6, 0.4301, 0.4302, 1e9, 72.0, 0.43,
     )  # fmt: skip
     return replace(event, **changes)
 

@@ -80,7 +80,9 @@ def config(*overrides: str) -> DictConfig:
     chosen: dict[str, str] = {}
     leaves: list[str] = []
     other_data = any(text.startswith("data=") for text in overrides)
+    sizeless = "model=torchvision" in overrides
     tiny = [text for text in TINY if not (other_data and text.startswith("data."))]
+    tiny = [text for text in tiny if not (sizeless and text.startswith("model."))]
     for text in (*tiny, *overrides):
         key, _, value = text.partition("=")
         if key in groups():
@@ -286,6 +288,8 @@ def branch(directory: Path, step: int, target: Path) -> Path:
 def digest(run: Run) -> dict[str, str]:
     """All of a run's state but its seconds, by name; equal strings are equal bits."""
     words: dict[str, str] = {f"model/{n}": _hash(t) for n, t in run.model.state_dict().items()}
+    averaged = run.average.state_dict() if run.average is not None else {}
+    words |= {f"average/{name}": _hash(tensor) for name, tensor in averaged.items()}
     for name in run.optimizer.parameters:
         for key, tensor in run.optimizer.state_of(name).items():
             words[f"optimizer/{name}/{key}"] = _hash(tensor)

@@ -11,17 +11,33 @@ import sys
 import tempfile
 import time
 
-TINY = (
-    "data=synthetic data.samples=128 train.batch_size=32 train.duration=24steps "
-    "train.evaluate_every=8steps checkpoint.every=50% hardware.threads=1"
+SHORT = (
+    "train.batch_size=32 train.duration=24steps train.evaluate_every=8steps "
+    "checkpoint.every=50% hardware.threads=1"
 )
+NOISE = f"data=synthetic data.samples=128 {SHORT}"
+TINY = f"{NOISE} data.shape=[1,8,8]"
+TOKENS = "data.length=16 data.bytes=20000"
 SMALL_CNN = "model=cnn model.width=4 model.depth=2"
+SMALL_RESNET = "model=resnet model.width=4 model.depth=2 model.stages=2"
+OTHERS = "efficientnet_b0,densenet121,regnet_y_400mf,mobilenet_v3_small"
 GROWING = "growth=schedule growth.start.width=0.5"
 
 COMMANDS = (
     f"growth=glob(*) warmup=glob(*) {SMALL_CNN} {TINY}",
-    f"{GROWING} model=glob(*) optimizer=glob(*) model.width=8 {TINY}",
-    f"{GROWING} widen=glob(*) deepen=glob(*) warmup=none {SMALL_CNN} {TINY}",
+    f"{GROWING} model=mlp,cnn,resnet optimizer=glob(*) model.width=8 {TINY}",
+    f"growth=none model=vit model.width=8 model.depth=0,2 {TINY}",
+    f"growth=none model=torchvision model.name=shufflenet_v2_x0_5,squeezenet1_1 {NOISE}",
+    f"growth=none model=gpt data=text model.mlp=gelu,swiglu model.width=16 {TOKENS} {SHORT}",
+    f"{GROWING} widen=glob(*) deepen=glob(*) warmup=none {SMALL_RESNET} {TINY}",
+    f"{GROWING} growth.stages.wider.operator=${{insert}} insert=glob(*) insert.place=behind,beside "
+    f"warmup=cosine_ramp warmup.length=2steps model=cnn model.width=8 model.depth=2 {TINY}",
+    f"{GROWING} optimizer_state=glob(*) train.ema=0.9 {SMALL_CNN} {TINY}",
+    f"{GROWING} growth.stages.wider.operator=${{head}} head=glob(*) {SMALL_CNN} {TINY}",
+    f"{GROWING} model=vit model.width=16 model.depth=2 {TINY}",
+    f"{GROWING} model=gpt data=text model.norm=rms,layer model.width=16 {TOKENS} {SHORT}",
+    f"growth=schedule model=torchvision model.name={OTHERS} data.samples=64 train.duration=4steps "
+    f"data=synthetic train.batch_size=16 train.evaluate_every=4steps hardware.threads=1",
     f"{GROWING} scheduler=glob(*) at_growth=glob(*) {SMALL_CNN} {TINY}",
     f"growth=budget growth/choice=glob(*) {SMALL_CNN} {TINY}",
     f"{GROWING} hardware=auto,cpu hardware.precision=fp32,bf16 {SMALL_CNN} {TINY}",

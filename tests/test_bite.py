@@ -24,6 +24,14 @@ from progtrain.errors import GrowthError
 GROWING = ("growth=schedule",)
 CNN = ("model=cnn", "model.width=4")
 PLAIN = ("growth=schedule", "warmup=none")
+DEEPENING = (  # three blocks, and two join: enough for every order to be another one
+    *PLAIN,
+    "model=resnet",
+    "model.width=4",
+    "model.stages=1",
+    "growth.start={width: 4, depth: 3}",
+    "deepen.add=2",
+)
 PLATEAU = (
     "growth=plateau",
     "growth.trigger.patience=1",
@@ -35,6 +43,11 @@ BUDGET = ("growth=budget", "growth.max_params=2000", "growth.trigger.interval=2s
 FALLING = ("scheduler.patience=0", "train.evaluate_every=2steps")
 ON_PLATEAU = ("scheduler=reduce_on_plateau", *FALLING)
 LOSS = ("train.metric=val/loss", "train.mode=min")
+HEADED = "+growth.stages.head={_target_: progtrain.growth.schedule.At, at: 75%, operator: ${head}}"
+INSERTED = (
+    "+growth.stages.inserted={_target_: progtrain.growth.schedule.At, at: 75%, operator: ${insert}}"
+)
+JOINING = (*CNN, "growth=schedule", INSERTED)
 STILL = ("model.norm=none", "optimizer.lr=1e-9")  # nothing improves
 
 # Where the options of a group matter; then what an option needs beside it.
@@ -44,33 +57,51 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "growth": (),
     "growth/choice": ("growth=budget", "growth.max_params=100000", *BUDGET[2:]),
     "widen": PLAIN,
-    "deepen": PLAIN,
+    "deepen": DEEPENING,
     "warmup": GROWING,
     "scheduler": GROWING,
     "at_growth": (*GROWING, "scheduler=cosine"),
     "optimizer": GROWING,
+    "optimizer_state": (*PLAIN, "widen=duplicate"),
+    "head": (*GROWING, HEADED),
+    "insert": JOINING,
 }
 NEEDS = {
     "growth=plateau": PLATEAU[1:],
     "scheduler=reduce_on_plateau": FALLING,
     "at_growth=rewarm": ("at_growth.length=20%",),
 }
+NEEDS |= {"model=torchvision": ("model.name=mobilenet_v3_small",)}
+NEEDS |= {"model=gpt": ("data=text", "data.length=8", "data.bytes=2000")}
+NEEDS |= {"data=text": ("model=gpt", "data.length=8", "data.bytes=2000")}
 NEEDS |= {f"warmup={option}": warming(option, "3steps")[1:] for option in options("warmup")}
 SAME_BITS = {"hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)"}
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
 RAMP: dict[str, Another] = {"length": "3steps"}
-SPACES: dict[str, Another] = {"spaces": "stem|head", "factor": "1.5"}
+SPACES: dict[str, Another] = {"spaces": "stem|head", "factor": "1.5", "size": "7"}
+JOINED: dict[str, Another] = {
+    "modules": "stages.0.*",
+    "place": "beside",
+    "silent": ("false", "warmup=cosine_ramp", "warmup.length=2steps"),
+}
 STACKS: dict[str, Another] = {"stacks": ("stages.1.*", *CNN), "add": "2"}
 
 # Under which other settings those of a YAML matter; its own option is always chosen.
 WITHIN: dict[str, tuple[str, ...]] = {
     "growth/plateau": PLATEAU[1:],
     "growth/budget": BUDGET[1:],
-    **{f"{group}/{option}": PLAIN for group in ("widen", "deepen") for option in options(group)},
+    **{f"widen/{option}": PLAIN for option in options("widen")},
+    **{f"deepen/{option}": PLAIN for option in options("deepen")},
+    "deepen/interleave_half": (*PLAIN, "model=resnet", "model.width=4"),
     **{f"{group}/{option}": GROWING for group in ("warmup", "at_growth", "optimizer")
        for option in options(group)},
+    **{f"head/{option}": (*GROWING, HEADED) for option in options("head")},
+    **{f"insert/{option}": JOINING for option in options("insert")},
     "scheduler/reduce_on_plateau": FALLING,
+    "model/gpt": ("data=text", "data.length=8", "data.bytes=2000"),
+    "model/torchvision": ("model.name=mobilenet_v3_small",),
+    "data/text": ("model=gpt", "data.length=8", "data.bytes=2000"),
     "config": ("growth=none",),
 }  # fmt: skip
 
@@ -98,6 +129,37 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "activation": "gelu",
     },
     "model/resnet": {"width": "6", "depth": "1", "stages": "2", "expansion": "0.5"},
+    "model/gpt": {
+        "width": "16",
+        "depth": "3",
+        "heads": "2",
+        "kv_heads": "2",
+        "head_size": "4",
+        "hidden": "9",
+        "norm": "layer",
+        "positions": "learned",
+        "tied": "true",
+        "mlp": "swiglu",
+        "dropout": "0.3",
+        "qk_norm": "true",
+    },
+    "model/vit": {
+        "patch": "4",
+        "width": "16",
+        "depth": "3",
+        "heads": "2",
+        "hidden": "9",
+        "dropout": "0.3",
+    },
+    "model/torchvision": {"name": "shufflenet_v2_x0_5", "arguments": "{dropout: 0.9}"},
+    "data/text": {
+        "path": str(CONF / "config.yaml"),
+        "length": "6",
+        "num_classes": "257",
+        "bytes": "1500",
+        "validation": "0.3",
+        "test": "0.3",
+    },
     "data/digits": {"num_classes": "11", "validation": "0.3", "split_seed": "1"},
     "data/synthetic": {
         "shape": "[1,4,5]",
@@ -143,9 +205,23 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "widen/random": SPACES,
     "widen/zero": SPACES,
     "widen/duplicate": {**SPACES, "unevenness": "0.1"},
-    "deepen/identity": STACKS,
-    "deepen/random": STACKS,
+    "widen/paired": {**SPACES, "scale": "0.5"},
+    "widen/sparkling": {**SPACES, "rows": "random", "columns": "random"},
+    "widen/gradmax": {**SPACES, "scale": "0.5", "iterations": "2"},
+    "widen/firefly": {**SPACES, "candidates": "2", "steps": "2", "lr": "0.5", "epsilon": "0.01"},
+    "widen/ligo": {**SPACES, "steps": "3", "lr": "0.01", "noise": "0.1"},
+    "head/outputs": {"add": "2"},
+    "head/second": {"name": "third", "fresh": "true"},
+    "insert/branch": {**JOINED, "factor": "2.0", "size": "3"},
+    "insert/adapter": {**JOINED, "rank": "2"},
+    "insert/attention": {**JOINED, "heads": "2", "causal": "true"},
+    "deepen/identity": {**STACKS, "place": ("first", *CNN, "growth.start.depth=2")},
+    "deepen/random": {**STACKS, "place": "first"},
     "deepen/stack": STACKS,
+    "deepen/interleave": STACKS,
+    "deepen/interleave_half": {"stacks": "stages.1.*", "add": "2"},
+    "deepen/middle": STACKS,
+    "deepen/last": STACKS,
     "warmup/linear_ramp": RAMP,
     "warmup/cosine_ramp": RAMP,
     "warmup/exponential_ramp": RAMP,
@@ -197,11 +273,21 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "adamw_beta1": "0.8",
         "adamw_beta2": "0.9",
     },
+    "optimizer/torch": {
+        "name": "RAdam",
+        "lr": "1e-3",
+        "weight_decay": "0.1",
+        "arguments": "{betas: [0.8, 0.9]}",
+    },
 }
 
 # What must not change the weights, and why.
 SILENT = {
     "config": {
+        "train.ema": "an average beside the weights (test_average)",
+        "task": "plan trains nothing (test_plan)",
+        "proof.tolerance": "refuses a growth (test_proof)",
+        "proof.required": "refuses a growth (test_proof)",
         "resume": "goes on with a run (test_resume)",
         "plugins": "says what may be named",
         "stop.max_params": "refuses a plan (test_limits)",
@@ -210,6 +296,8 @@ SILENT = {
     },
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),
     "data/digits": {"shape": "what the samples are"},
+    "data/text": {"shape": "follows length"},
+    "model/torchvision": {"weights": "read or downloaded (test_models)"},
 }
 FOLLOWS_CIFAR10 = ("data/cifar100", "data/mnist", "data/fashion_mnist")
 

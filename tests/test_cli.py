@@ -532,7 +532,8 @@ def test_a_wrong_command_ends_with_2_and_one_line(tmp_path: Path) -> None:
     ran = real("model=mpl", cwd=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "error: Unknown model 'mpl'. Did you mean 'mlp'? Available: cnn, mlp, resnet.\n"
+        "error: Unknown model 'mpl'. Did you mean 'mlp'?"
+        " Available: cnn, gpt, mlp, resnet, torchvision, vit.\n"
     )
     assert list(tmp_path.iterdir()) == []
 

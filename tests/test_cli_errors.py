@@ -61,10 +61,11 @@ def warned(typed: str) -> tuple[str, ...]:
         return plan(session, command).warnings
 
 
+MODELS = "cnn, gpt, mlp, resnet, torchvision, vit"
 NAMES = {
     "1 option": (
         "model=mpl",
-        "Unknown model 'mpl'. Did you mean 'mlp'? Available: cnn, mlp, resnet.",
+        f"Unknown model 'mpl'. Did you mean 'mlp'? Available: {MODELS}.",
     ),
     "2 group": ("modle=mlp", "Unknown setting 'modle'. Did you mean 'model'?"),
     "3 key": ("model.widht=3", "Unknown setting 'model.widht'. Did you mean 'model.width'?"),
@@ -108,19 +109,19 @@ NAMES = {
         " train.accumulate, train.evaluate_every.",
     ),
     "removed": ("~seed", "seed cannot be removed; give it a value."),
-    "52 removed group": ("~model", "model is required; choose one: cnn, mlp, resnet."),
-    "53 no option": ("model=null", "model is required; choose one: cnn, mlp, resnet."),
+    "52 removed group": ("~model", f"model is required; choose one: {MODELS}."),
+    "53 no option": ("model=null", f"model is required; choose one: {MODELS}."),
     "54 two options": (
         "model=[mlp,cnn]",
         "Choose one model, got 2: mlp, cnn. To try each: -m model=mlp,cnn.",
     ),
     "65 option outside": (
         "model=../../x",
-        "model='../../x' is no name of an option. Available: cnn, mlp, resnet.",
+        f"model='../../x' is no name of an option. Available: {MODELS}.",
     ),
     "65 absolute option": (
         "model=/etc/x",
-        "model='/etc/x' is no name of an option. Available: cnn, mlp, resnet.",
+        f"model='/etc/x' is no name of an option. Available: {MODELS}.",
     ),
 }
 
@@ -350,7 +351,8 @@ def test_every_option_of_every_group_is_right() -> None:
     for group, names in ours.items():
         first = "growth=budget " if group == "growth/choice" else ""
         for name in names:
-            assert told(f"{first}{group}={name}") == "", f"{group}={name}"
+            beside = {"gpt": "data=text ", "text": "model=gpt "}.get(name, first)
+            assert told(f"{beside}{group}={name}") == "", f"{group}={name}"
 
 
 def test_all_problems_come_in_one_report() -> None:
@@ -359,7 +361,7 @@ def test_all_problems_come_in_one_report() -> None:
         "7 problems, nothing was started.",
         "  Settings take no dashes: steps=3.",
         "  'steps' is not a setting=value pair.",
-        "  Unknown model 'mpl'. Did you mean 'mlp'? Available: cnn, mlp, resnet.",
+        f"  Unknown model 'mpl'. Did you mean 'mlp'? Available: {MODELS}.",
         "  Unknown setting 'model.widht'. Did you mean 'model.width'?",
         "  Unknown setting 'foo' (added with '+'): progtrain has no such setting.",
         "  optimizer.lr must be a finite number, got nan.",

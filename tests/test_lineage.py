@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from growth_kit import (  # noqa: F401
+    QUICK,
     ByHand,
     a_machine,
     a_model,
+    a_probe,
     grow_now,
     make,
     old_part,
@@ -24,12 +26,16 @@ from growth_kit import (  # noqa: F401
 )
 from torch import Tensor, nn
 
-from progtrain.growth.edits import Edit, InsertBlock, Part, Role, WidenSpace
-from progtrain.growth.grow import carry_optimizer
+from progtrain.growth.edits import Edit
+from progtrain.growth.grow import Grown, Host, carry_optimizer
+from progtrain.growth.insert_block import InsertBlock
 from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.operators.widen_zero import WidenZero
+from progtrain.growth.widen_space import Part, Role, WidenSpace
 from progtrain.machine import Machine
+from progtrain.optimizer_states.asymmetric import AsymmetricState
+from progtrain.optimizer_states.zero import ZeroState
 from progtrain.optimizers.adamw import AdamW, SlicedAdamW
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event
@@ -69,11 +75,13 @@ def states(machine: Machine) -> dict[str, dict[str, Tensor]]:
 def test_every_parameter_is_in_the_optimizer_once_and_old_entries_keep_their_state(
     recipe: str, group: str, option: str, name: str
 ) -> None:
-    machine = a_machine(a_model(name), make("optimizer", recipe))
+    if option == "interleave_half" and name == "mlp_batch":
+        pytest.skip("refused: no residual branch, see test_deepen")
+    machine = a_machine(a_model(name), make("optimizer", recipe), policy=ZeroState())
     train(machine, 3)
     rates = {k: [g["base_lr"] for g in held] for k, held in named_groups(machine).items()}
     before = states(machine)
-    event = grow_now(machine, make(group, option))
+    event = grow_now(machine, make(group, option, **QUICK))
     assert_in_one_group(machine)
     for old, held in named_groups(machine).items():
         if old in rates and group == "widen":
@@ -93,7 +101,7 @@ def assert_in_one_group(machine: Machine) -> None:
 def assert_carried(
     before: dict[str, dict[str, Tensor]], after: dict[str, dict[str, Tensor]], event: Event
 ) -> None:
-    """Old entries have their state bit for bit, new entries none."""
+    """Old entries have their state bit for bit, new entries none, but for a mean that begins."""
     for name, old in before.items():
         new = after.pop(event.edit.rename(name))
         assert old and {"momentum_buffer", "exp_avg"} & old.keys() <= new.keys()
@@ -101,7 +109,10 @@ def assert_carried(
             if key in new:
                 kept = old_part(new[key], tensor, WITH_INNER.get(name, 1))
                 assert torch.equal(kept, tensor), (name, key)
-                assert new[key].count_nonzero() == kept.count_nonzero(), (name, key)
+                joined = new[key].count_nonzero() - kept.count_nonzero()
+                begun = "mu_product" in new and key == "exp_avg_sq"  # optimizer=torch: no counts
+                wanted = new[key].numel() - kept.numel() if begun else 0
+                assert joined == wanted, (name, key)
     assert not any(after.values()), "a new block has state before its first step"
 
 
@@ -206,10 +217,11 @@ def grown_adamw(steps_before: int, grads: list[Tensor]) -> tuple[list[Tensor], n
     for grad in grads[:steps_before]:
         net[1].weight.grad = grad[:, :4].clone()
         old.step()
-    edit = columns_of("1.weight")
-    edit.apply(net)
-    new = recipe.build(dict(net.named_parameters()), frozenset({"1.weight"}))
-    carry_optimizer(old, new, edit, frozenset({"1.weight"}), recipe)
+    grown = Grown(net, columns_of("1.weight"), Host(net, a_probe()))
+    grown.edit.apply(net)
+    sliced = frozenset({"1.weight"})
+    new = recipe.build(dict(net.named_parameters()), sliced)
+    carry_optimizer(old, new, grown, sliced, recipe, AsymmetricState())
     seen: list[Tensor] = []
     for grad in grads[steps_before:]:
         net[1].weight.grad = grad.clone()
@@ -219,7 +231,7 @@ def grown_adamw(steps_before: int, grads: list[Tensor]) -> tuple[list[Tensor], n
 
 
 def columns_of(tensor: str) -> Edit:
-    return Edit((WidenSpace("0", 4, 6, (Part(tensor, 1, 1, 1, Role.CONSUMER),)),))
+    return Edit((WidenSpace("0", 4, 6, (Part(tensor, 1, "unit", Role.CONSUMER),)),))
 
 
 @pytest.mark.parametrize("steps_before", [0, 1, 40])
@@ -272,7 +284,7 @@ def test_all_that_is_new_and_silent_moves_within_three_steps(
         moved = before[f"model/{tensor}"] != after[f"model/{tensor}"]
         new = torch.zeros_like(moved)
         for slab in (slab for slab in event.slabs if slab.tensor == tensor):
-            slab.view(new).fill_(True)
+            slab.write(new, True)
         if name == "mlp_batch" and parameter.ndim == 1 and "norm" not in tensor:
             continue  # a batch norm takes back whatever the bias in front of it adds
         assert bool(moved.any()), tensor

@@ -218,6 +218,9 @@ class Breaks:
     def fill(self, grown: Any, generator: torch.Generator) -> None:
         self.operator.fill(grown, generator)
 
+    def flops(self, grown: Any) -> float:
+        return self.operator.flops(grown)
+
 
 def breaking() -> tuple[Parts, Breaks]:
     made = parts("growth=schedule", "growth.stages.deeper.at=3steps", "warmup=cosine_ramp")

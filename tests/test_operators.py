@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from growth_kit import (  # noqa: F401
+    CONF,
     MODELS,
+    QUICK,
+    TRANSFORMERS,
     a_host,
     a_machine,
     a_model,
@@ -27,15 +33,17 @@ from growth_kit import (  # noqa: F401
     options,
     train,
 )
+from omegaconf import OmegaConf
 from torch import nn
 
 from progtrain.contracts import Operator
-from progtrain.errors import ConfigError, GrowthError, SettingError
+from progtrain.errors import ConfigError, GrowthError, NothingToGrowError, SettingError
 from progtrain.growth.controls import Controls
-from progtrain.growth.edits import Edit, Role, WidenSpace
+from progtrain.growth.edits import Edit
 from progtrain.growth.grow import Grown, Host, grow
 from progtrain.growth.identity import silence_newborn
 from progtrain.growth.newborn import evaluate
+from progtrain.growth.operators import deepen
 from progtrain.growth.operators.deepen_identity import DeepenIdentity
 from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.deepen_stack import DeepenStack
@@ -43,14 +51,26 @@ from progtrain.growth.operators.widen_duplicate import WidenDuplicate
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.operators.widen_zero import WidenZero
 from progtrain.growth.transaction import check_pair
+from progtrain.growth.widen_space import Role, WidenSpace
+from progtrain.run import no_template
 from progtrain.warmups.linear_ramp import LinearRamp
 
 EXACT = 1e-12
 FACTORS = (1.25, 2.0, 3.0)
-WIDTHS = {"resnet": 4, "flat": 4, "user": 4}  # of the small networks; 8 of the others
+WIDTHS = {"resnet": 4, "flat": 4, "user": 4} | dict.fromkeys(TRANSFORMERS, 16)  # 8 of the others
+NORMED = {"mlp_layer", *TRANSFORMERS}  # over the units of a space
 STACKLESS = {"flat"}
 NO_IDENTITY = {"mlp_layer"}  # a plain block with a layer norm
-DRAWS_NOTHING = {"stack"}  # copies only, whatever the seed
+PLAIN = {"mlp_none", "mlp_batch", "mlp_layer", "cnn"}  # no branch is added to what a block reads
+DRAWS_NOTHING = {"stack", "interleave", "interleave_half", "middle", "last"}  # copies, no seed
+# the last layers of residual branches, which interleave_half divides
+ENDS = {
+    "resnet": r"blocks\.\d\.norm\.(weight|bias)",
+    "user": r"mixers\.\d\.out\.weight",
+    **dict.fromkeys(TRANSFORMERS, r"blocks\.\d\.(attention\.o|mlp\.down)\.weight"),
+}
+
+HEADINGS = ("What:", "Equation:", "Hyperparameters:", "When it fails:", "Evidence:", "Reference:")
 
 Case = tuple[str, str, str, float]
 
@@ -61,7 +81,8 @@ def sweep() -> Iterator[Case]:
         for option in options("widen"):
             yield from (("widen", option, model, factor) for factor in FACTORS)
         for option in options("deepen") if model not in STACKLESS else ():
-            if option != "identity" or model not in NO_IDENTITY:
+            unfit = {"identity": NO_IDENTITY, "interleave_half": PLAIN}.get(option, set[str]())
+            if model not in unfit:
                 yield from (("deepen", option, model, add) for add in (1, 2))
 
 
@@ -71,7 +92,7 @@ def ids(case: Case) -> str:
 
 def operator_of(case: Case):
     group, option, _, amount = case
-    return make(group, option, **{"factor" if group == "widen" else "add": amount})
+    return make(group, option, **QUICK, **{"factor" if group == "widen" else "add": amount})
 
 
 @functools.cache
@@ -85,7 +106,9 @@ PRESERVING = [case for case in CASES if operator_of(case).preserves]
 BLENDABLE = [case for case in CASES if not operator_of(case).shares]
 # the identity of a plain block has a batch norm, which sees other batches in training than its own
 EXACT_IN_TRAINING = [
-    case for case in PRESERVING if case[0] == "widen" or case[2] in ("resnet", "user", "mlp_none")
+    case
+    for case in PRESERVING
+    if case[0] == "widen" or case[2] in ("resnet", "user", "mlp_none", *TRANSFORMERS)
 ]
 
 
@@ -95,7 +118,7 @@ def test_an_operator_that_preserves_does_so_in_evaluation(case: Case) -> None:
     if not grown.edit.inexact:
         assert changed(grown.host.model, grown.model, grown.x) <= EXACT
     else:
-        assert case[2] == "mlp_layer" and case[1] == "duplicate" and case[3] % 1
+        assert case[2] in NORMED and case[1] == "duplicate" and case[3] % 1
 
 
 @pytest.mark.parametrize("case", EXACT_IN_TRAINING, ids=ids)
@@ -125,17 +148,23 @@ def test_every_operator_is_exact_behind_closed_gates_and_whole_behind_open_ones(
         gap = changed(grown.host.model, grown.model, grown.x)
         assert gap <= EXACT if alpha == 0 else abs(gap - whole) <= EXACT
         controls.lift()
-    assert operator_of(case).preserves or whole > 1e-3, "the gates had nothing to hide"
+    silent = operator_of(case).preserves or case[1:3] == ("firefly", "mlp_layer")  # all are normed
+    assert silent or whole > 1e-3, "the gates had nothing to hide"
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_a_grown_network_is_shaped_as_one_built_at_that_size(case: Case) -> None:
     """Tensors, and the attributes that layers print: in_features, num_features, groups, …"""
     group, _, name, amount = case
+    if group == "widen" and name == "vit" and amount == 1.25:
+        pytest.skip("three heads of 8 over a width of 20: ViT's heads divide its width")
     model = grown_of(case).model
-    depth = 2 if name.startswith("mlp") else 1
+    depth = 2 if name.startswith("mlp") or name in TRANSFORMERS else 1
     if group == "widen":
-        fresh = a_model(name, width=int(WIDTHS.get(name, 8) * amount))
+        sizes = {"width": int(WIDTHS.get(name, 8) * amount)}
+        if name in TRANSFORMERS:
+            sizes |= {"heads": max(3, int(2 * amount)), "hidden": int(64 * amount)}
+        fresh = a_model(name, **sizes)
     else:
         fresh = a_model(name, depth=int(depth + amount))
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
@@ -145,31 +174,39 @@ def test_a_grown_network_is_shaped_as_one_built_at_that_size(case: Case) -> None
 
 
 def without_eps(model: nn.Module) -> str:
-    """As printed; mean-padding changes the eps of layer norms on purpose."""
-    return re.sub(r"LayerNorm\((.*), eps=.*?,", r"LayerNorm(\1,", str(model))
+    """As printed; padding changes the eps of norms on purpose."""
+    return re.sub(r"(LayerNorm|RMSNorm)\((.*), eps=.*?,", r"\1(\2,", str(model))
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_host_entries_stay_bit_for_bit(case: Case) -> None:
-    """But for what the mathematics must change: shared columns, and gains of mean-padded norms."""
+    """But for what the mathematics must change: shared columns and branches, gains of padded
+    norms."""
+    if case[1] == "ligo":
+        pytest.skip("it mixes all weights anew")
     grown = grown_of(case)
     now = grown.model.state_dict()
     for name, old in grown.host.model.state_dict().items():
-        if name not in rescaled(case, grown.edit):
+        if name not in rescaled(case, grown):
             inner = 16 if name == "hidden.weight" else 1
             assert torch.equal(old_part(now[grown.edit.rename(name)], old, inner), old), name
 
 
-def rescaled(case: Case, edit: Edit) -> set[str]:
-    widened = [change for change in edit.changes if isinstance(change, WidenSpace)]
-    role = Role.CONSUMER if case[1] == "duplicate" else Role.GAIN
-    return {
-        part.tensor
-        for change in widened
-        for part in change.parts
-        if part.role is role
-        and (role is Role.CONSUMER or part.tensor.rpartition(".")[0] in change.rescaled_norms)
-    }
+def rescaled(case: Case, grown: Grown) -> set[str]:
+    """Tensors whose old entries an operator may scale."""
+    if case[1] == "interleave_half":
+        return {name for name in grown.host.model.state_dict() if re.search(ENDS[case[2]], name)}
+    widened = [change for change in grown.edit.changes if isinstance(change, WidenSpace)]
+    scaled = {gain for change in widened for gain in change.rescaled_norms}
+    if operator_of(case).shares:
+        reading = (Role.CONSUMER, Role.KEY)
+        scaled |= {p.tensor for c in widened for p in c.parts if p.role in reading}
+        scaled |= {name for c in widened for gain in c.sharing for name in (gain, bias_of(gain))}
+    return scaled
+
+
+def bias_of(gain: str) -> str:
+    return gain.removesuffix("weight") + "bias"
 
 
 @pytest.mark.parametrize("name", ["mlp_none", "resnet"])
@@ -179,7 +216,7 @@ def test_random_weights_are_as_large_as_the_old_ones(name: str) -> None:
     for slab in grown.edit.slabs():
         tensor, old = (m.state_dict()[slab.tensor] for m in (grown.model, grown.host.model))
         if tensor.ndim > 1:
-            assert 0.85 < float(slab.view(tensor).std() / old.std()) < 1.15, slab
+            assert 0.85 < float(slab.read(tensor).std() / old.std()) < 1.15, slab
 
 
 @pytest.mark.parametrize("operator", [WidenRandom(), DeepenRandom(), DeepenStack()])
@@ -200,7 +237,7 @@ def test_new_batch_norm_channels_know_the_statistics_of_what_they_see(operator: 
 @pytest.mark.parametrize("group", ["widen", "deepen"])
 def test_the_seed_decides_the_grown_network(group: str) -> None:
     for option in options(group):
-        case = (group, option, "resnet", 3.0 if group == "widen" else 2)
+        case = (group, option, "resnet", 2.5 if group == "widen" else 2)
         first, again, other = (grown_of(case, seed).model.state_dict() for seed in (1, 1, 2))
         assert all(torch.equal(first[name], again[name]) for name in first)
         differs = any(not torch.equal(first[name], other[name]) for name in first)
@@ -235,8 +272,8 @@ def test_an_edit_survives_json_and_rebuilds_the_shapes(case: Case) -> None:
 @pytest.mark.parametrize("name", [n for n in MODELS if n not in STACKLESS | NO_IDENTITY])
 def test_three_growths_in_a_row_preserve_the_function_and_replay(name: str) -> None:
     start, edits = a_host(name), list[Edit]()
-    host = start
-    for operator in (WidenDuplicate(factor=1.5), DeepenIdentity(), WidenZero(factor=1.25)):
+    host, factor = start, 2.0 if name in NORMED else 1.5
+    for operator in (WidenDuplicate(factor=factor), DeepenIdentity(), WidenZero(factor=1.25)):
         grown = grow(host, operator, 3)
         edits.append(grown.edit)
         host = Host(grown.model, host.probe)
@@ -287,8 +324,9 @@ def test_a_number_of_blocks_that_does_not_deepen_is_refused(option: str, add: in
 @pytest.mark.parametrize("option", options("deepen"))
 def test_a_model_without_stacks_cannot_deepen(option: str) -> None:
     for name, sizes in (("flat", {}), ("mlp_none", {"depth": 0})):
-        with pytest.raises(GrowthError, match=r"deepen does not support this .*widen instead"):
-            make("deepen", option).propose(a_host(name, **sizes))
+        host = replace(a_host(name, **sizes), template=no_template)
+        with pytest.raises(NothingToGrowError, match=r"does not support this .*widen instead"):
+            make("deepen", option).propose(host)
 
 
 @pytest.mark.parametrize("name", sorted(NO_IDENTITY))
@@ -301,10 +339,13 @@ def test_shared_outgoing_weights_are_not_blended_in() -> None:
     for option in options("warmup"):
         warmup = make("warmup", option)
         if warmup.blends or warmup.zeroes:
-            with pytest.raises(ConfigError, match=r"warmup=none .* widen=random or widen=zero"):
-                check_pair(WidenDuplicate(), warmup)
+            for operator in (WidenDuplicate(), make("deepen", "interleave_half")):
+                told = rf"{type(operator).__name__} shares .* warmup=none .* widen=random, widen=ze"
+                with pytest.raises(ConfigError, match=told):
+                    check_pair(operator, warmup)
         else:
             check_pair(WidenDuplicate(), warmup)
+            check_pair(make("deepen", "interleave_half"), warmup)
 
 
 @pytest.mark.parametrize("name", ["mlp_batch", "cnn"])
@@ -317,3 +358,27 @@ def test_a_run_grows_to_the_number_of_parameters_it_says(name: str) -> None:
         assert event.params_after == machine.run.params == real > event.params_before
         assert event.preservation_error <= 1e-12 and event.promised
         assert event.flops_after == machine.run.flops > event.flops_before
+
+
+def operators() -> list[str]:
+    """Targets of every operator that has a YAML."""
+    paths = [
+        p for group in ("widen", "deepen", "insert", "head") for p in (CONF / group).glob("*.yaml")
+    ]
+    return sorted(str(OmegaConf.load(path)["_target_"]) for path in paths)
+
+
+@pytest.mark.parametrize("target", operators())
+def test_every_operator_has_its_card(target: str) -> None:
+    card = importlib.import_module(target.rpartition(".")[0]).__doc__ or ""
+    places = [card.find(f"\n{heading}") for heading in HEADINGS]
+    assert all(place > 0 for place in places) and places == sorted(places)
+
+
+def test_every_module_with_an_operator_is_among_those_with_cards() -> None:
+    folder = Path(deepen.__file__).parent
+    texts = {path.stem: path.read_text("utf-8") for path in folder.glob("*.py")}
+    made = ("def propose(", "(Copies):")
+    proposing = {name for name, text in texts.items() if any(word in text for word in made)}
+    shared = {"deepen"}
+    assert proposing - shared == {target.split(".")[-2] for target in operators()}

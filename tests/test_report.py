@@ -38,7 +38,8 @@ GROWTH = [
     f"because {CAUSE}",
     "1,042 → 1,578 params (×1.51)",
     "3.2 MFLOP → 6.4 MFLOP per sample (×2.00)",
-    "preservation error 1.2e-07 (promised)",
+    "output moved by 2.5e-06, 1.2e-07 of its size (promised to stay)",
+    "loss 0.4301 → 0.4302",
     "val/accuracy 0.8000 → 0.8001",
     "took 1 m 12 s",
 ]
@@ -230,7 +231,7 @@ def test_growth_that_was_not_promised_or_not_measured_says_so() -> None:
     run = a_run()
     event = an_event(run, promised=False, metric_before=None, metric_after=None)
     sentence = words.growth(run, event).sentence()
-    assert "(not promised)" in sentence and "val/accuracy – → –" in sentence
+    assert "(no promise)" in sentence and "val/accuracy – → –" in sentence
 
 
 def test_lines_tell_how_to_resume_after_an_error() -> None:

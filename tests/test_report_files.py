@@ -41,7 +41,8 @@ def test_files_keep_a_row_of_everything_in_strict_json(tmp_path: Path) -> None:
         "step": 400, "index": 0, "stage": "wider", "cause": CAUSE, "what": "stem 8 → 16",
         "params_before": 1042, "params_after": 1578, "flops_before": 3.2e6, "flops_after": 6.4e6,
         "preservation_error": 1.2e-7, "promised": True, "metric_before": 0.8,
-        "metric_after": 0.8001, "growth_seconds": 72.0, "phase": "warmup", "alpha": 0.43,
+        "metric_after": 0.8001, "output_change": 2.5e-6, "probe_loss_before": 0.4301,
+        "probe_loss_after": 0.4302, "growth_seconds": 72.0, "phase": "warmup", "alpha": 0.43,
     }  # fmt: skip
     assert expected.items() <= events[1].items()
     assert {"phase": "consolidate", "alpha": 0.43}.items() <= events[2].items()

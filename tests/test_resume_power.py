@@ -39,6 +39,7 @@ TWICE = (
     "growth.stages.wider.at=13steps",
 )
 RAMP = (*DROPOUT, *TWICE, "warmup=cosine_ramp", "warmup.length=5steps", "at_growth.length=6steps")
+JOINED = (*RAMP, "growth.stages.wider.operator=${insert}")
 FROZEN = (*DROPOUT, *TWICE, "warmup=frozen_host", "warmup.isolation=5steps")
 LATE = (  # one growth, at step 12, whose ramp goes beyond the end of the run
     *DROPOUT,
@@ -178,6 +179,7 @@ OF_WEIGHTS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "slabs in isolation": (FROZEN, MID_RAMP, aged("slabs", [])),
     "blocks in a ramp": (RAMP, 7, aged("blocks", [])),
     "blocks in isolation": (FROZEN, 7, aged("blocks", [])),
+    "inserted in a ramp": (JOINED, MID_RAMP, aged("inserted", [])),
     "edit": (RAMP, MID_RAMP, aged("edit", [])),
 }
 TOLD = {
@@ -192,6 +194,10 @@ TOLD = {
     "preservation_error": 1.0,
     "metric_before": None,
     "metric_after": None,
+    "output_change": 1.0,
+    "loss_before": 9.0,
+    "loss_after": 9.0,
+    "cost": 1.0,
 }
 
 

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from progtrain.growth.controls import Controls
-from progtrain.growth.edits import Role
 from progtrain.growth.grow import Host, grow
 from progtrain.growth.operators.widen_duplicate import WidenDuplicate
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.operators.widen_zero import WidenZero
-from progtrain.growth.spaces import Space, spaces, stacks
+from progtrain.growth.spaces import Space, spaces
+from progtrain.growth.stacks import stacks
+from progtrain.growth.widen_space import Norm, Role
 from progtrain.warmups.linear_ramp import LinearRamp
 
 OUTPUT = "it is the model's output"
@@ -62,7 +63,8 @@ def test_every_hidden_width_of_an_mlp_is_a_space_with_its_norm(norm: str) -> Non
         ("stem.bias", 0, Role.PRODUCER),
         ("blocks.0.linear.weight", 1, Role.CONSUMER),
     }
-    assert seen["stem"].layer_norms == (("norm",) if norm == "layer" else ())
+    kinds = [(use.kind, use.module) for use in seen["stem"].norms]
+    assert kinds == ([(Norm.LAYER, "norm.weight")] if norm == "layer" else [])
     assert not any(space.inexact for space in seen.values())
 
 
@@ -101,7 +103,8 @@ def test_additions_unite_a_residual_stream_into_one_space() -> None:
 
 def test_every_channel_owns_height_times_width_columns_behind_a_flatten() -> None:
     reader = found(a_host("flat"))["conv"].tensors(Role.CONSUMER)
-    assert [(p.tensor, p.dim, p.outer, p.inner) for p in reader] == [("hidden.weight", 1, 1, 16)]
+    expected = [("hidden.weight", 1, ("*", "unit", 16))]
+    assert [(p.tensor, p.dim, p.layout) for p in reader] == expected
 
 
 def test_a_depthwise_convolution_joins_the_space_that_it_reads() -> None:
@@ -196,7 +199,12 @@ class Summed(Net):
         return h * h.mean(1, keepdim=True)
 
 
-class Grouped(Net):
+class Joined(Net):
+    def between(self, h: Tensor, x: Tensor) -> Tensor:
+        return h + torch.cat([self.narrow(x), h], 1)[:, :4]
+
+
+class GroupedSequence(Net):
     def __init__(self) -> None:
         super().__init__()
         self.grouped = nn.Conv1d(4, 4, 1, groups=2)
@@ -218,13 +226,11 @@ class GroupedImage(nn.Module):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Unknown, "softmax() reads it and has no rule yet"),
-        (Concatenated, "__getitem__() reads it and has no rule yet"),
-        (Direct, "the parameter bias is used on it directly"),
-        (Input, "it is added to an axis of fixed size"),
-        (BareNorm, "a layer norm reads it that is over several axes or no LayerNorm"),
-        (Summed, "it is summed over"),
-        (Grouped, "unsqueeze() reads it and has no rule yet"),
+        (Unknown, "softmax() mixes its entries"),
+        (Concatenated, "a slice takes some of its entries"),
+        (Joined, "a slice takes some of its entries"),
+        (Input, "add() joins it to something of fixed size"),
+        (BareNorm, "layer_norm in its code wants 4 where 5 would be needed"),
     ],
 )
 def test_what_cannot_grow_says_why(model: type[Net], reason: str) -> None:
@@ -233,19 +239,38 @@ def test_what_cannot_grow_says_why(model: type[Net], reason: str) -> None:
     assert seen["head"].fixed == OUTPUT
 
 
-def test_a_grouped_convolution_cannot_grow() -> None:
+def test_a_parameter_that_is_added_to_a_space_belongs_to_it() -> None:
+    host = vectors(Direct())
+    assert ("bias", 0, Role.PRODUCER) in parts(found(host)["first"])
+    assert_grows_exactly(host)
+
+
+def test_a_mean_over_a_space_lets_it_grow_by_even_copies_alone() -> None:
+    host = vectors(Summed())
+    assert found(host)["first"].inexact == "its code takes a mean over it"
+    for operator, exact in ((WidenDuplicate(factor=2), True), (WidenZero(), False)):
+        grown = grow(host, operator, seed=0)
+        missed = changed(host.model, grown.model, host.probe.x)
+        assert (missed <= 1e-12) is exact, (operator, missed)
+
+
+@pytest.mark.parametrize("host", [GroupedSequence, GroupedImage])
+def test_a_grouped_convolution_grows_by_groups_and_by_channels_of_a_group(
+    host: type[nn.Module],
+) -> None:
     torch.manual_seed(0)
-    seen = found(Host(GroupedImage().double(), a_probe()))
-    assert seen["first"].fixed == "a grouped convolution reads it"
-
-
-def test_a_list_of_tensors_is_read_by_a_function_without_a_rule_as_well() -> None:
-    class Joined(Net):
-        def between(self, h: Tensor, x: Tensor) -> Tensor:
-            return h + torch.cat([self.narrow(x), h], 1)[:, :4]
-
-    seen = found(vectors(Joined()))
-    assert seen["narrow"].fixed == seen["first"].fixed == "cat() reads it and has no rule yet"
+    image = host is GroupedImage
+    grouped = Host(host().double(), a_probe()) if image else vectors(host())
+    assert sizes(grouped) == {"first:groups": 2, "first:part1": 2, "grouped:part1": 2}
+    for name, groups, channels in (
+        ("first:groups", 4, (8, 8)),
+        ("first:part1", 2, (8, 4)),
+        ("grouped:part1", 2, (4, 8)),
+    ):
+        grown = grow(grouped, WidenDuplicate(spaces=name, factor=2), seed=0).model
+        layer = grown.get_submodule("grouped")
+        assert (layer.groups, (layer.in_channels, layer.out_channels)) == (groups, channels)
+        assert changed(grouped.model, grown, grouped.probe.x) <= 1e-12, name
 
 
 def test_weights_held_by_no_layer_are_spaces_under_their_own_names() -> None:
@@ -262,7 +287,7 @@ def test_weights_held_by_no_layer_are_spaces_under_their_own_names() -> None:
 
     host = vectors(Functional())
     assert sizes(host) == {"up": 4, "down": 6}
-    assert_grows_exactly(host, gates=False)
+    assert_grows_exactly(host)
 
 
 def test_a_shared_module_unites_what_it_reads_and_what_it_makes() -> None:
@@ -316,16 +341,15 @@ def test_a_weight_that_also_reads_the_input_cannot_grow(raw_first: bool) -> None
     model.wide = nn.Parameter(torch.randn(FEATURES, FEATURES))
     seen = found(vectors(model))
     name = "square" if raw_first else "wide"
-    assert seen[name].fixed == "a shared weight meets an axis of fixed size"
+    reason = "square.weight has a fixed size"
+    assert seen[name].fixed == reason
 
 
-def assert_grows_exactly(host: Host, gates: bool = True) -> nn.Module:
+def assert_grows_exactly(host: Host) -> nn.Module:
     """By every exact operator, and by a random one behind closed gates; one of the networks."""
     for operator in (WidenDuplicate(factor=1.5), WidenRandom(), WidenZero()):
         grown = grow(host, operator, seed=0)
         if isinstance(operator, WidenRandom):
-            if not gates:
-                continue
             Controls(grown.model, [an_event(grown.edit)], LinearRamp())
         assert changed(host.model, grown.model, host.probe.x) <= 1e-12
     for name, old in host.model.state_dict().items():

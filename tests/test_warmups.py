@@ -140,7 +140,8 @@ def ungated(machine: Machine) -> nn.Module:
     for event in machine.run.living:
         for slab in event.slabs:
             if slab.consumer:
-                slab.view(plain.get_parameter(slab.tensor).detach()).mul_(event.alpha)
+                w = plain.get_parameter(slab.tensor).detach()
+                slab.write(w, slab.read(w) * event.alpha)
     return plain
 
 
@@ -236,7 +237,7 @@ def new_mask(event: Event, name: str, like: Tensor) -> Tensor:
     mask = torch.zeros_like(like, dtype=torch.bool)
     for slab in event.slabs:
         if slab.tensor == name:
-            slab.view(mask).fill_(True)
+            slab.write(mask, True)
     return mask
 
 
@@ -285,11 +286,15 @@ def moved(
 ) -> set[str]:
     """What the host had and has no longer bit for bit, by the names it had in the host."""
     now, gone = snapshot(machine), set[str]()
+    counted = {slab.tensor for slab in event.slabs}  # as a whole, by optimizers of torch's own
     for name, old in host.items():
         kind, _, rest = name.partition("/")
         tensor, slash, key = rest.partition("/")
         renamed = f"{kind}/{event.edit.rename(tensor)}{slash}{key}"
-        if renamed in start:  # torch's step count becomes one for each entry
+        single = renamed in start and start[renamed].ndim == 0
+        if single and event.edit.rename(tensor) in counted:
+            continue
+        if renamed in start:  # our own step counts become one for each entry
             kept = old_part(now[renamed], old)
             if not torch.equal(kept, old_part(start[renamed], old)):
                 gone.add(name)

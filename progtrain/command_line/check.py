@@ -19,12 +19,13 @@ from progtrain.command_line.names import draft
 from progtrain.command_line.session import Session
 from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
-from progtrain.errors import ConfigError
+from progtrain.errors import ConfigError, did_you_mean
 
 _LAST_SEED = 2**63 - 1
+TASKS = ("train", "plan")
 _NODES = (
     *("model", "data", "growth", "warmup", "scheduler", "at_growth", "optimizer", "hardware"),
-    *("train", "stop", "checkpoint"),
+    *("train", "stop", "proof", "checkpoint"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
@@ -93,6 +94,9 @@ def _sweep_problems(
     swept = next((o for o in shared if o.is_sweep_override()), None)
     if swept is not None:
         yield f"{swept.input_line}: Hydra's own settings cannot be swept over."
+        return
+    if any(o.key_or_group == "task" and "plan" in str(o.value()) for o in parsed):
+        yield "task=plan shows one job: leave -m out."
         return
     hydra = draft(session, shared)
     if hydra.config is None:
@@ -166,6 +170,10 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
         if not isinstance(node, DictConfig) or "_target_" not in node:
             told = shown(tree.value_at(config, name))
             yield f"{name} must be settings with a _target_, got {told}."
+    task = config.get("task")
+    if task not in TASKS:
+        near = did_you_mean(str(task), TASKS)
+        yield f"task must be one of {', '.join(TASKS)}, got {shown(task)}.{near}"
     seed = config.get("seed")
     drawn = seed is None
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED

@@ -6,7 +6,7 @@ an epoch after another, so resuming needs no reader's state and a batch may span
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -18,7 +18,10 @@ from progtrain.errors import ConfigError
 
 @dataclass(frozen=True)
 class Split:
-    """Samples x_N... (raw: uint8 images or floats) and labels y_N (int64)."""
+    """Samples x_N... (raw: uint8 images or tokens, or floats) and targets of whole numbers.
+
+    y_N has one target a sample, y_NT one a position; either may be of any integer type.
+    """
 
     x: Tensor
     y: Tensor
@@ -43,6 +46,14 @@ class Normalise:
         return torch.addcmul(shift, x.float(), factor)
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Indices of tokens as they are, as int64."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.long()
+
+
 @lru_cache(maxsize=64)
 def _affine(normalise: Normalise, ndim: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Factor and shift, (1, channels, 1, …), so that a batch costs one operation."""
@@ -59,7 +70,7 @@ class Sets:
     train: Split
     validation: Split
     test: Split | None
-    normalise: Normalise
+    normalise: Callable[[Tensor], Tensor]  # what a batch goes through on the device
 
     def check(self, shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
         """Raise `ConfigError` where the data are not what the settings say."""
@@ -75,7 +86,7 @@ class Sets:
             )
         top = int(self.train.y.max())
         if top >= num_classes:
-            sample = int(self.train.y.argmax())
+            sample = int(self.train.y.argmax()) // (self.train.y.numel() // len(self.train))
             raise ConfigError(
                 f"Label {top} found (sample {sample}); data.num_classes={num_classes} allows 0 to"
                 f" {num_classes - 1}. Set data.num_classes={top + 1}."
@@ -97,11 +108,14 @@ class Batches:
     _order: dict[int, Tensor] = field(default_factory=lambda: dict[int, Tensor]())
 
     def at(self, position: int, size: int) -> tuple[Tensor, Tensor]:
-        """The `size` samples that follow `position`: x (size, ...) float32 and y (size,)."""
+        """The `size` samples that follow `position`, normalised, and their int64 targets."""
         train = self.sets.train
         index = self.indices(position, size).to(train.x.device)
         x, y = train.x[index], train.y[index]
-        return self.sets.normalise(x.to(self.device)), y.to(self.device)
+        return self._ready(x, y)
+
+    def _ready(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.sets.normalise(x.to(self.device)), y.to(self.device).long()
 
     def indices(self, position: int, size: int) -> Tensor:
         """Indices into the training split, on the CPU."""
@@ -123,7 +137,7 @@ class Batches:
         """All samples of a split once, in order; the last batch may be smaller."""
         for start in range(0, len(split), size):
             x, y = split.x[start : start + size], split.y[start : start + size]
-            yield self.sets.normalise(x.to(self.device)), y.to(self.device)
+            yield self._ready(x, y)
 
 
 def mixed(seed: int, index: int) -> int:

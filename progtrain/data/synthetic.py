@@ -16,7 +16,7 @@ from progtrain.errors import require
 class Synthetic:
     """`samples` standard normal images of `shape`; learnable, never perfectly."""
 
-    shape: Sequence[int] = (1, 8, 8)
+    shape: Sequence[int] = (3, 32, 32)
     num_classes: int = 4
     samples: int = 512
     validation: float = 0.25  # share of the samples

@@ -12,7 +12,7 @@ from math import ceil, inf
 
 from progtrain.clock import Duration, Unit
 from progtrain.contracts import Operator, Trigger
-from progtrain.errors import GrowthError, require
+from progtrain.errors import ConfigError, GrowthError, require
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.choice import Candidate, Choice
 from progtrain.growth.grow import Host, grow, running
@@ -54,6 +54,7 @@ class Budget:
         if limit is not None and not run.events:
             hint = f"The start model has {run.params:,} parameters; raise it or shrink growth.start"
             require(run.params <= limit, "max_params", limit, f"at least {run.params}", hint)
+            self._check_room(run)
         if self.max_stages is not None and len(run.events) >= self.max_stages:
             return StopReason.MAX_STAGES
         host = Host.of(run)
@@ -71,17 +72,31 @@ class Budget:
                 with running(name):
                     grown = grow(host, operator, run.seed + len(run.events))
                     flops = training_flops(grown.model, run.probe.x)
+                    cost = operator.flops(grown)
             except GrowthError as error:  # one option may not suit what another has grown
                 reasons.append(f"{name}: {error}")
                 continue
-            found.append(Candidate(name, operator, grown, num_params(grown.model), flops))
+            found.append(Candidate(name, operator, grown, num_params(grown.model), flops, cost))
         if not found:
             raise GrowthError("No option of growth.options can grow. " + " ".join(reasons))
         return found
 
+    def _check_room(self, run: Run) -> None:
+        """Without a limit the full model is the budget, and a start at full size spends it all."""
+        if self._unlimited and run.params >= run.full_params:
+            raise ConfigError(
+                f"growth=budget has nothing to spend: the start model has all {run.params:,}"
+                " parameters of the full one, which are the budget where none is given. Set"
+                f" growth.max_params, such as growth.max_params={2 * run.params}, or"
+                " growth.max_flops, growth.max_seconds or a smaller growth.start."
+            )
+
+    @property
+    def _unlimited(self) -> bool:
+        return self.max_params is None and self.max_flops is None and self.max_seconds is None
+
     def _param_limit(self, run: Run) -> int | None:
-        none = self.max_params is None and self.max_flops is None and self.max_seconds is None
-        return run.full_params if none else self.max_params
+        return run.full_params if self._unlimited else self.max_params
 
     def _fits(self, run: Run, candidate: Candidate) -> bool:
         limit = self._param_limit(run)
@@ -91,7 +106,7 @@ class Budget:
         limits_flops, limits_seconds = self.max_flops is not None, self.max_seconds is not None
         if not now.step and (limits_seconds or (limits_flops and in_seconds)):
             return not run.events  # no step has been timed: a plan cannot see further
-        flops = now.flops + flops_left(run, candidate.flops)
+        flops = now.flops + candidate.cost + flops_left(run, candidate.flops)
         seconds = now.seconds + seconds_left(run, candidate.flops)
         return flops <= (self.max_flops or inf) and seconds <= (self.max_seconds or inf)
 
@@ -101,7 +116,7 @@ class Budget:
         if limit is not None:
             words.append(f"{limit - best.params:,} of {limit:,} parameters left afterwards")
         if self.max_flops is not None:
-            total = run.clock.now.flops + flops_left(run, best.flops)
+            total = run.clock.now.flops + best.cost + flops_left(run, best.flops)
             words.append(f"{self.max_flops - total:.3g} of {self.max_flops:.3g} FLOPs left")
         if self.max_seconds is not None:
             words.append(f"{self.max_seconds:g} s in all")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from torch.nn import functional as F
 
 from progtrain.contracts import Operator
 from progtrain.errors import GrowthError
-from progtrain.growth.edits import Slab
 from progtrain.growth.grow import Grown, Host
 from progtrain.growth.identity import silence_newborn
+from progtrain.growth.widen_space import Slab
+from progtrain.objective import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Candidate:
     grown: Grown
     params: int  # of the grown network
     flops: float  # of one training sample of the grown network
+    cost: float  # FLOPs of choosing its values
 
 
 class Choice(Protocol):
@@ -77,9 +78,10 @@ def expected_gain(grown: Grown) -> float:
     parameters = dict(trial.model.named_parameters())
     probe = grown.host.probe
     with torch.enable_grad():
-        loss = F.cross_entropy(trial.model(probe.x), probe.y)
+        loss = cross_entropy(trial.model(probe.x), probe.y)
         loss.backward()
-    prefixes = tuple(f"{block}." for block in grown.edit.blocks())
+    new = (*grown.edit.blocks(), *grown.edit.inserted())
+    prefixes = tuple(f"{block}." for block in new)
     slabs = [*grown.edit.slabs(), *(Slab(n) for n in parameters if n.startswith(prefixes))]
     gain, count = 0.0, 0
     for name, parameter in parameters.items():

@@ -7,7 +7,7 @@ makes the same ones. alpha is set by the machine once an optimizer step and neve
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from progtrain.contracts import Strength, Warmup
-from progtrain.errors import GrowthError
-from progtrain.growth.edits import Slab, owners
+from progtrain.growth.tensors import owner
+from progtrain.growth.widen_space import Slab
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)  # that read what is their input
 WARMING = (Phase.ISOLATE, Phase.WARMUP)
 
 
@@ -137,11 +137,11 @@ class _Slowed:
 def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
     mask = torch.zeros_like(tensor, dtype=torch.bool)
     for event in events:
-        if name.startswith(tuple(f"{block}." for block in event.blocks)):
+        if name.startswith(tuple(f"{new}." for new in (*event.blocks, *event.inserted))):
             mask.fill_(True)
         for slab in event.slabs:
             if slab.tensor == name:
-                slab.view(mask).fill_(True)
+                slab.write(mask, True)
     return mask
 
 
@@ -153,26 +153,37 @@ def _new_entries(model: nn.Module, event: Event) -> Iterator[tuple[Tensor, Tenso
 
 
 def _gates(model: nn.Module, event: Event, alpha: Tensor) -> list[RemovableHandle]:
-    """Hooks that scale what is new by alpha: inputs of its readers, outputs of new blocks."""
+    """Hooks that scale what is new by alpha: what is read of it, what new modules give."""
     handles: list[RemovableHandle] = []
     for slab in event.slabs:
-        for module, name in owners(model, slab.tensor) if slab.consumer else ():
-            hook = _scale_input(module, name, slab, alpha)
-            handles.append(module.register_forward_pre_hook(hook))
+        for name in slab.readers if slab.consumer else ():
+            handles += _gate(model, name, slab, alpha)
     for name in event.blocks:
         handles.append(model.get_submodule(name).register_forward_hook(_blend(alpha)))
+    for name in event.inserted:
+        handles.append(model.get_submodule(name).register_forward_hook(_scale_output(alpha)))
     return handles
 
 
-def check_gates(model: nn.Module, slabs: Iterable[Slab]) -> None:
-    """Refuse to blend what is read by no layer: a gate scales the input of a layer."""
-    for slab in slabs:
-        for module, _ in owners(model, slab.tensor) if slab.consumer else ():
-            if not isinstance(module, _LAYERS):
-                raise GrowthError(
-                    f"A ramp cannot blend in what {slab.tensor} reads: {type(module).__name__} is"
-                    " no Linear or convolution whose input could be scaled. Use warmup=zero_init."
-                )
+def _gate(model: nn.Module, name: str, slab: Slab, alpha: Tensor) -> list[RemovableHandle]:
+    """A layer's new inputs, or new columns of a weight that another module reads, × alpha."""
+    reader, (holder, attribute) = model.get_submodule(name), owner(model, slab.tensor)
+    own = getattr(reader, attribute, None) is getattr(holder, attribute)
+    if own and isinstance(reader, _LAYERS) and getattr(reader, "groups", 1) == 1:
+        return [reader.register_forward_pre_hook(_scale_input(reader, attribute, slab, alpha))]
+
+    def scale(_: nn.Module, args: tuple[Any, ...]) -> None:
+        weight = getattr(holder, attribute)
+        new = slab.mask(weight.detach()).to(weight.dtype)
+        vars(holder)[attribute] = weight * (1 - new + alpha.to(weight.dtype) * new)
+
+    def unscale(*_: Any) -> None:
+        vars(holder).pop(attribute, None)
+
+    return [
+        reader.register_forward_pre_hook(scale),
+        reader.register_forward_hook(unscale, always_call=True),
+    ]
 
 
 def _scale_input(module: nn.Module, name: str, slab: Slab, alpha: Tensor) -> Any:
@@ -197,5 +208,14 @@ def _blend(alpha: Tensor) -> Any:
 
     def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
         return torch.lerp(args[0].to(out.dtype), out, alpha.to(out.dtype))
+
+    return hook
+
+
+def _scale_output(alpha: Tensor) -> Any:
+    """alpha · f(x): the wrapper adds it to what the host computes."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        return out * alpha.to(out.dtype)
 
     return hook

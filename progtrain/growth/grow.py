@@ -8,16 +8,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from progtrain.contracts import Operator, OptimizerRecipe
+from progtrain.contracts import Operator, OptimizerRecipe, StatePolicy
 from progtrain.errors import GrowthError
 from progtrain.growth.edits import Edit
 from progtrain.optimizers.group import OptimizerSet
-from progtrain.run import Probe, Run
+from progtrain.run import Probe, Run, Template, no_template
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,12 @@ class Host:
 
     model: nn.Module
     probe: Probe
+    template: Template = no_template  # where the first block of an empty stack comes from
 
     @staticmethod
     def of(run: Run) -> Host:
         """The run's network, as plain modules: compiled ones hide calls from those who look."""
-        return Host(uncompiled(run.model), run.probe)
+        return Host(uncompiled(run.model), run.probe, run.template)
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
@@ -46,6 +47,9 @@ class Grown:
     model: nn.Module
     edit: Edit
     host: Host
+    # by space: the unit that each unit equals; noted by operators that copy units and share what
+    # reads them out, for those who must know what follows from it
+    sources: dict[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
 
     @property
     def x(self) -> Tensor:
@@ -65,9 +69,9 @@ def running(stage: str) -> Generator[None]:
 
 def grow(host: Host, operator: Operator, seed: int) -> Grown:
     """Propose, copy, apply, fill. The same host, operator and seed give the same network."""
-    edit = operator.propose(host)
+    edit = operator.propose(host).settled(host.model)
     model = copy.deepcopy(host.model)
-    edit.apply(model)
+    edit.apply(model, host.template)
     grown = Grown(model, edit, host)
     operator.fill(grown, torch.Generator().manual_seed(seed))
     return grown
@@ -76,17 +80,18 @@ def grow(host: Host, operator: Operator, seed: int) -> Grown:
 def carry_optimizer(
     old: OptimizerSet,
     new: OptimizerSet,
-    edit: Edit,
+    grown: Grown,
     sliced: frozenset[str],
     recipe: OptimizerRecipe,
+    policy: StatePolicy,
 ) -> None:
-    """Put the old optimizer's state into the new one: old entries keep theirs, new ones start."""
+    """Put what the old optimizer remembers into the new one, as the policy says."""
     for name, parameter in old.parameters.items():
-        state, target = old.state_of(name), edit.rename(name)
+        state, target = old.state_of(name), grown.edit.rename(name)
         if target in sliced:
             state = recipe.per_entry(name, parameter, state)
-        shaped = {
-            key: edit.carry(name, value) if value.shape == parameter.shape else value
-            for key, value in state.items()
-        }
-        new.load(target, shaped)
+        carried = policy.carried(grown, name, parameter, state)
+        if target in sliced and carried:
+            old_entries = grown.edit.carry(name, torch.ones_like(parameter, dtype=torch.bool))
+            carried = recipe.begun(carried, ~old_entries)
+        new.load(target, carried)

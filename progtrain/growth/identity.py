@@ -1,7 +1,7 @@
 """Make a block the identity, so that inserting it changes nothing.
 
-A residual block is silenced: the last layer of each branch that is added to the trunk becomes zero
-(the gain of its batch norm where there is one), as in operators for residual networks since
+A residual block is silenced: the last parameters of each branch that is added to the trunk become
+zero (branches.py), as the gain of the last batch norm has been in residual networks since
 Goyal et al. (arXiv 1706.02677). A plain block (one square layer, perhaps a batch norm, an
 idempotent activation) gets the identity kernel of Net2DeeperNet (Chen et al., arXiv 1511.05641).
 """
@@ -12,40 +12,42 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from progtrain.errors import GrowthError
+from progtrain.growth.branches import branch_ends
 from progtrain.growth.grow import Grown
+from progtrain.growth.inserted import native, silence_within
+from progtrain.growth.inserted import silence as silence_inserted
 from progtrain.growth.newborn import evaluate, input_of, zero_consumers
-
-_LAYERS = ("linear", "conv1d", "conv2d", "batch_norm", "layer_norm")
-_KEEPS = ("relu", "relu_", "dropout", "contiguous", "clone", "identity")
-_ADDS = ("add", "add_", "__radd__")
 
 
 def silence_newborn(grown: Grown) -> None:
-    """Take every new unit's outgoing weights to zero, and every new block to the identity."""
+    """Take every new unit's outgoing weights to zero, every new block to the identity, and every
+    new module to zero."""
     zero_consumers(grown.model, grown.edit.slabs())
     for name in grown.edit.blocks():
         block = grown.model.get_submodule(name)
-        make_identity(block, input_of(grown.model, block, grown.x))
+        given = input_of(grown.model, block, grown.x)
+        make_identity(block, *given.args, **given.kwargs)
+    for name in grown.edit.inserted():
+        silence_inserted(grown.model.get_submodule(name))
 
 
-def silence(block: nn.Module, x: Tensor) -> bool:
-    """Zero the last layer of every residual branch; False where the block has none."""
-    finder = _Branches(x)
-    with finder:
-        evaluate(block, x)
-    for tensor in finder.ends:
-        tensor.detach().zero_()
-    return bool(finder.ends)
+def silence(block: nn.Module, *args: Any, **kwargs: Any) -> bool:
+    """Zero the end of every residual branch; False where the block has none."""
+    ends = branch_ends(block, *args, **kwargs)
+    for end in ends:
+        end.detach().zero_()
+    return bool(ends)
 
 
-def make_identity(block: nn.Module, x: Tensor) -> None:
-    """Change `block`, which reads `x` (batch, ...), so that it returns its input."""
-    if not silence(block, x):
+def make_identity(block: nn.Module, x: Tensor, *others: Any, **named: Any) -> None:
+    """Change `block`, called as given, so that it returns `x` (batch, ...)."""
+    if not silence(block, x, *others, **named):
+        silence_within(block)
         _dirac(block, x)
-    missed = (evaluate(block, x) - x).abs().max() / x.abs().max().clamp_min(1e-12)
+    out = evaluate(block, x.clone(), *others, **named)
+    missed = (out - x).abs().max() / x.abs().max().clamp_min(1e-12)
     if missed > 1e-4:
         raise GrowthError(
             f"A {type(block).__name__} cannot be made the identity: it misses by {missed:.2g} of"
@@ -54,46 +56,8 @@ def make_identity(block: nn.Module, x: Tensor) -> None:
         )
 
 
-class _Branches(TorchFunctionMode):
-    """Finds parameters of the layers whose output is added to what came through unchanged."""
-
-    def __init__(self, x: Tensor) -> None:
-        super().__init__()
-        self.trunk = {id(x)}
-        self.made_by: dict[int, list[Tensor]] = {}
-        self.ends: list[Tensor] = []
-        self._alive: list[Any] = [x]
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        self._alive.append(out)
-        if name in _LAYERS:
-            given = [*args[1:], *(kwargs or {}).values()]
-            self.made_by[id(out)] = [p for p in given if isinstance(p, nn.Parameter)]
-        elif name in _KEEPS:
-            self._pass_on(args[0], out)
-        elif name in _ADDS:
-            self._join(args[0], args[1], out)
-        return out
-
-    def _pass_on(self, before: Tensor, after: Tensor) -> None:
-        if id(before) in self.trunk:
-            self.trunk.add(id(after))
-        if id(before) in self.made_by:
-            self.made_by[id(after)] = self.made_by[id(before)]
-
-    def _join(self, a: Any, b: Any, out: Tensor) -> None:
-        for trunk, branch in ((a, b), (b, a)):
-            if id(trunk) in self.trunk and id(branch) in self.made_by:
-                self.ends += self.made_by[id(branch)]
-                self.trunk.add(id(out))
-
-
 def _dirac(block: nn.Module, x: Tensor) -> None:
-    layers = [m for m in block.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    layers = [m for m in native(block) if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
     square = len(layers) == 1 and layers[0].weight.shape[0] == layers[0].weight.shape[1]
     if not square:
         raise GrowthError(
@@ -108,7 +72,7 @@ def _dirac(block: nn.Module, x: Tensor) -> None:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     x_BC = x.transpose(1, -1).flatten(0, -2) if x.ndim > 2 else x
-    for norm in block.modules():
+    for norm in native(block):
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.affine:
             _undo(norm, x_BC)
 

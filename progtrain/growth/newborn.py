@@ -6,30 +6,27 @@ layer norms (see `mean_pad`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from progtrain.growth.edits import Edit, Part, Role, Slab, WidenSpace, owner
+from progtrain.errors import GrowthError
+from progtrain.growth.edits import Edit
 from progtrain.growth.grow import Grown
+from progtrain.growth.tensors import tensor_of
+from progtrain.growth.trace import evaluating
+from progtrain.growth.widen_space import Norm, Role, Slab, WidenSpace
 
-_NEUTRAL = {Role.GAIN: 1.0, Role.SHIFT: 0.0, Role.MEAN: 0.0, Role.VARIANCE: 1.0}
-
-
-def tensor_of(model: nn.Module, name: str) -> Tensor:
-    module, attribute = owner(model, name)
-    return getattr(module, attribute).detach()
-
-
-def slab_of(part: Part, change: WidenSpace) -> Slab:
-    return Slab(part.tensor, part.dim, part.outer, part.inner, change.old, change.new)
-
-
-def host_entries(tensor: Tensor, part: Part, change: WidenSpace) -> Tensor:
-    """The old units of a tensor, with the dimension split into (outer, old, inner)."""
-    return Slab(part.tensor, part.dim, part.outer, part.inner, 0, change.old).view(tensor)
+_NEUTRAL = {
+    Role.GAIN: 1.0,
+    Role.SHIFT: 0.0,
+    Role.MEAN: 0.0,
+    Role.VARIANCE: 1.0,
+    Role.KEY: 0.0,
+}
 
 
 def widened(edit: Edit) -> list[WidenSpace]:
@@ -39,44 +36,78 @@ def widened(edit: Edit) -> list[WidenSpace]:
 def fill_random(
     grown: Grown, change: WidenSpace, roles: Iterable[Role], generator: torch.Generator
 ) -> None:
-    """New units as the host's are: normal with their standard deviation, neutral in norms."""
+    """New units as the host's are: normal with their standard deviation, neutral in norms.
+
+    Keys start at zero: whatever queries do in the new dimensions, no logit moves.
+    """
     wanted = set(roles)
     for part in change.parts:
         if part.role not in wanted:
             continue
-        new = slab_of(part, change).view(tensor_of(grown.model, part.tensor))
+        tensor, slab = tensor_of(grown.model, part.tensor), change.slab(part, change.old)
         if part.role in _NEUTRAL:
-            new.fill_(_NEUTRAL[part.role])
+            slab.write(tensor, _NEUTRAL[part.role])
             continue
         spread = float(tensor_of(grown.host.model, part.tensor).std(correction=0))
-        noise = torch.randn(new.shape, generator=generator, dtype=torch.float64)
-        new.copy_(noise * spread)
+        shape = slab.read(tensor).shape
+        slab.write(tensor, torch.randn(shape, generator=generator, dtype=torch.float64) * spread)
 
 
 def zero_consumers(model: nn.Module, slabs: Iterable[Slab]) -> None:
     """Whatever new units compute, nothing is read of it yet."""
     for slab in slabs:
         if slab.consumer:
-            slab.view(tensor_of(model, slab.tensor)).zero_()
+            slab.write(tensor_of(model, slab.tensor), 0.0)
+
+
+def pad(model: nn.Module, change: WidenSpace, generator: torch.Generator) -> None:
+    """Leave norms over the space unmoved, and logits that a fixed number divides no more."""
+    if change.norm is Norm.LAYER:
+        mean_pad(model, change, generator)
+    elif change.norm is Norm.RMS:
+        zero_pad(model, change)
+    for part in change.parts:
+        tensor = tensor_of(model, part.tensor)
+        old = change.slab(part, 0, change.old)
+        if part.tensor in change.rescaled_norms and part.role is Role.GAIN:
+            old.write(tensor, old.read(tensor) * change.norm_gain)
+        elif part.role is Role.KEY and change.key_gain != 1:
+            old.write(tensor, old.read(tensor) * change.key_gain)
 
 
 def mean_pad(model: nn.Module, change: WidenSpace, generator: torch.Generator) -> None:
-    """Leave layer norms over the space unmoved (LEMON's average expansion, arXiv 2310.07999).
+    """LEMON's average expansion (arXiv 2310.07999) for layer norms.
 
     New producer rows are the mean of the old ones, so the mean over units stays and the variance
     shrinks by old/new, which the old gains (× √(old/new)) and eps (the edit) take back. New shifts
-    are uniform in (0, 1): new units compute 0 before the shift and would be dead behind a ReLU.
+    are uniform in (0, 1): new units compute 0 before the shift and would be dead behind a ReLU. A
+    tied weight cannot be silenced; with it new shifts are 0 and new units reach nobody.
     """
+    mean_rows(model, change)
     for part in change.parts:
-        tensor = tensor_of(model, part.tensor)
-        module = part.tensor.rpartition(".")[0]
-        old, new = host_entries(tensor, part, change), slab_of(part, change).view(tensor)
-        if part.role is Role.PRODUCER:
-            new.copy_(old.mean(part.dim + 1, keepdim=True).expand_as(new))
-        elif module in change.rescaled_norms and part.role is Role.GAIN:
-            old.mul_(change.norm_gain)
-        elif module in change.rescaled_norms and part.role is Role.SHIFT:
-            new.copy_(torch.rand(new.shape, generator=generator, dtype=torch.float64))
+        tensor, new = tensor_of(model, part.tensor), change.slab(part, change.old)
+        if part.role is Role.SHIFT and change.silent:
+            new.write(tensor, 0.0)
+        elif part.role is Role.SHIFT:
+            shape = new.read(tensor).shape
+            new.write(tensor, torch.rand(shape, generator=generator, dtype=torch.float64))
+
+
+def mean_rows(model: nn.Module, change: WidenSpace) -> None:
+    """What computes new units is the mean of what computes the old ones."""
+    for part in change.parts:
+        if part.role in (Role.PRODUCER, Role.TIED):
+            tensor, new = tensor_of(model, part.tensor), change.slab(part, change.old)
+            old = change.slab(part, 0, change.old).read(tensor)
+            new.write(tensor, old.mean(part.dim, keepdim=True).expand_as(new.read(tensor)))
+
+
+def zero_pad(model: nn.Module, change: WidenSpace) -> None:
+    """New units of an RMS-normed stream are 0 (Gesmundo & Maile, arXiv 2308.06103): the mean square
+    shrinks by old/new, which the old gains and eps take back."""
+    for part in change.parts:
+        if part.role in (Role.PRODUCER, Role.TIED):
+            change.slab(part, change.old).write(tensor_of(model, part.tensor), 0.0)
 
 
 def reinitialise(block: nn.Module, generator: torch.Generator) -> None:
@@ -93,31 +124,78 @@ def reinitialise(block: nn.Module, generator: torch.Generator) -> None:
     block.to(device)
 
 
-def input_of(model: nn.Module, block: nn.Module, x: Tensor) -> Tensor:
+class Given(NamedTuple):
+    """What a block's caller passes to it; the first argument is the tensor that passes through."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def x(self) -> Tensor:
+        return self.args[0]
+
+
+def input_of(model: nn.Module, block: nn.Module, x: Tensor) -> Given:
     """What `block` reads when `model` runs on `x` in evaluation mode."""
-    caught: list[Tensor] = []
+    given = inputs_of(model, [block], x).get(block)
+    if given is None:
+        raise GrowthError(
+            f"A new {type(block).__name__} is never called: the network's code names its blocks"
+            " or counts them. Leave its stack out by deepen.stacks."
+        )
+    if not given.args or not isinstance(given.args[0], Tensor):
+        raise GrowthError(
+            f"A new {type(block).__name__} cannot be run alone: the network's code does not pass a"
+            " tensor as its first argument. Leave its stack out by deepen.stacks."
+        )
+    return given
 
-    def catch(module: nn.Module, args: tuple[Any, ...]) -> None:
-        caught.append(args[0])
 
-    handle = block.register_forward_pre_hook(catch)
+def inputs_of(model: nn.Module, blocks: Iterable[nn.Module], x: Tensor) -> dict[nn.Module, Given]:
+    """What each of `blocks` that is called reads, in one forward; the first call of each counts."""
+    caught: dict[nn.Module, Given] = {}
+
+    def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module not in caught:  # copies: later layers may write into what these read
+            caught[module] = Given(_copied(args), _copied(kwargs))
+
+    handles = [block.register_forward_pre_hook(catch, with_kwargs=True) for block in blocks]
     try:
         evaluate(model, x)
     finally:
-        handle.remove()
-    return caught[0]
+        for handle in handles:
+            handle.remove()
+    return caught
 
 
-def evaluate(model: nn.Module, x: Tensor) -> Tensor:
-    """The output on `x` in evaluation mode; the modes are as before afterwards."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
+def _copied(value: Any) -> Any:
+    """The same with its own tensors."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def evaluate(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """The output in evaluation mode and full precision; both are as before afterwards."""
+    with evaluating(model), torch.no_grad(), _exact():
+        return model(*args, **kwargs)
+
+
+@contextmanager
+def _exact() -> Generator[None]:
+    """Full float32 products, whatever the run trains in: a check must see small errors."""
+    matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
-        with torch.no_grad():
-            return model(x)
+        yield
     finally:
-        for module, mode in training.items():
-            module.training = mode
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = conv
 
 
 def calibrate(model: nn.Module, slabs: Iterable[Slab], blocks: Iterable[str], x: Tensor) -> None:
@@ -127,12 +205,16 @@ def calibrate(model: nn.Module, slabs: Iterable[Slab], blocks: Iterable[str], x:
     would be wrong until the averages have caught up.
     """
     new = {(slab.tensor, slab) for slab in slabs}
+    grown = {tensor.rpartition(".")[0] for tensor, _ in new}
     fresh = {m for block in blocks for m in model.get_submodule(block).modules()}
     handles = [
         module.register_forward_pre_hook(_batch_statistics(name, module in fresh, new))
         for name, module in model.named_modules()
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.track_running_stats
+        if name in grown or module in fresh
     ]
+    if not handles:
+        return
     try:
         evaluate(model, x)
     finally:
@@ -152,6 +234,6 @@ def _batch_statistics(name: str, fresh: bool, slabs: set[tuple[str, Slab]]) -> A
                 running.copy_(value_C)
             for tensor, slab in slabs:
                 if tensor == f"{name}.{kind}":
-                    slab.view(running).copy_(slab.view(value_C.to(running.dtype)))
+                    slab.write(running, slab.read(value_C.to(running.dtype)))
 
     return hook

@@ -12,11 +12,13 @@ from dataclasses import replace
 
 from progtrain.contracts import PlannedStage
 from progtrain.data.sets import mixed
-from progtrain.errors import ConfigError, settings_of
+from progtrain.errors import ConfigError, NothingToGrowError, settings_of
 from progtrain.flops import num_params, training_flops
+from progtrain.growth.declared import pass_over
 from progtrain.growth.grow import Grown, Host, running
 from progtrain.growth.life import lengths
 from progtrain.growth.transaction import construct
+from progtrain.hardware.engine import Engine
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
 from progtrain.steps import learning_rate
@@ -31,18 +33,28 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
     """
     with settings_of("scheduler"):
         learning_rate(run, setup)
-    ahead = replace(run, model=copy.deepcopy(run.model), events=list(run.events))
+    ahead = replace(
+        run, model=copy.deepcopy(run.model), events=list(run.events), memory=dict(run.memory)
+    )
     rows = [PlannedStage("start" if not run.events else "now", run.params, run.flops, "")]
-    stages: list[Stage] = []
+    stages, missing = list[Stage](), list[NothingToGrowError]()
     while len(rows) <= _MOST:
         with settings_of("growth"):
             stage = setup.growth.upcoming(ahead)
         if not isinstance(stage, Stage):
             break
+        try:
+            grown, ahead = _grown(ahead, setup, stage)
+        except NothingToGrowError as error:
+            pass_over(ahead, stage, error)
+            missing.append(error)
+            continue
         stages.append(stage)
-        grown, ahead = _grown(ahead, setup, stage)
-        rows.append(PlannedStage(stage.name, ahead.params, ahead.flops, grown.edit.describe()))
+        rows.append(PlannedStage(stage.name, ahead.params, ahead.flops, grown.edit.brief()))
         _check_size(rows, setup.stop.max_params)
+        _check_memory(rows, setup.engine)
+    if missing and not stages and not run.events:
+        raise missing[0]  # no stage can grow this network
     check_times(stages, run, setup)
     return rows
 
@@ -51,7 +63,7 @@ def _grown(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
     """The run as if the stage had grown."""
     seed = mixed(ahead.seed, len(ahead.events))
     with running(stage.name):
-        grown = construct(Host(ahead.model, ahead.probe), stage, setup.warmup, seed)
+        grown = construct(Host.of(ahead), stage, setup.warmup, seed)
         flops = training_flops(grown.model, ahead.probe.x)
     params, now = num_params(grown.model), ahead.clock.now
     event = Event(
@@ -68,6 +80,19 @@ def _check_size(rows: Sequence[PlannedStage], limit: int | None) -> None:
         raise ConfigError(
             f"Stage {row.name!r} would need {row.params:,} parameters; stop.max_params={limit:,}"
             f" ({before.name} has {before.params:,}). Raise it, or declare less growth."
+        )
+
+
+def _check_memory(rows: Sequence[PlannedStage], engine: Engine) -> None:
+    """Refuse a stage whose growth cannot fit: the old network stands beside the new one."""
+    before, row, free = rows[-2], rows[-1], engine.free_memory()
+    need = row.memory + before.memory
+    if free is not None and need - rows[0].memory > free:
+        raise ConfigError(
+            f"Stage {row.name!r} would need at least {need / 2**30:,.1f} GiB for weights, gradients"
+            f" and optimizer state while it grows ({row.params:,} parameters beside"
+            f" {before.params:,}); {free / 2**30:,.1f} GiB are free. Declare less growth, or train"
+            " on another device."
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from progtrain.clock import Duration
 from progtrain.contracts import Operator, Trigger
 from progtrain.errors import require
+from progtrain.growth.declared import left
 from progtrain.run import Run, Stage, StopReason
 
 
@@ -31,12 +32,12 @@ class PlateauGrowth:
         return Duration.parse(self.consolidation, "consolidation")
 
     def upcoming(self, run: Run) -> Stage | StopReason:
-        left = list(self.stages.items())[len(run.events) :]
-        if not left:
+        coming = left(self.stages, run)
+        if not coming:
             return StopReason.STAGES_DONE
         if self.max_stages is not None and len(run.events) >= self.max_stages:
             return StopReason.MAX_STAGES
-        return Stage(*left[0])
+        return Stage(*coming[0])
 
     def next(self, run: Run) -> Stage | StopReason | None:
         if run.living:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from progtrain.clock import Duration, Moment
 from progtrain.contracts import Operator
 from progtrain.errors import require
+from progtrain.growth.declared import left
 from progtrain.run import Run, Stage, StopReason
 
 
@@ -45,10 +46,10 @@ class Schedule:
         return Duration.parse(self.consolidation, "consolidation")
 
     def upcoming(self, run: Run) -> Stage | StopReason:
-        left = list(self.stages.items())[len(run.events) :]
-        if not left:
+        coming = left(self.stages, run)
+        if not coming:
             return StopReason.STAGES_DONE
-        name, stage = left[0]
+        name, stage = coming[0]
         at = Duration.parse(stage.at, "at")
         return Stage(name, stage.operator, f"its time has come: {at}", at)
 

@@ -10,33 +10,34 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from progtrain.contracts import Operator, Warmup
 from progtrain.data.sets import mixed
 from progtrain.errors import ConfigError, GrowthError
 from progtrain.flops import num_params, training_flops
-from progtrain.growth.controls import Controls, check_gates
-from progtrain.growth.edits import Edit, WidenSpace
+from progtrain.growth.average import follow
+from progtrain.growth.controls import Controls
+from progtrain.growth.edits import Edit
 from progtrain.growth.grow import Grown, Host, carry_optimizer, grow, running, uncompiled
 from progtrain.growth.identity import silence_newborn
 from progtrain.growth.life import first_phase, lengths, strength
 from progtrain.growth.newborn import evaluate
+from progtrain.growth.proof import Measured, culprits, judge, measure
+from progtrain.growth.widen_space import WidenSpace
 from progtrain.run import Event, Run, Stage
 from progtrain.setup import Setup
-
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # relative to the largest output
 
 
 def check_pair(operator: Operator, warmup: Warmup) -> None:
     """Refuse a warmup that would undo what an operator did."""
     if operator.shares and (warmup.blends or warmup.zeroes):
         raise ConfigError(
-            f"warmup ({type(warmup).__name__}) starts new units silent, but"
-            f" {type(operator).__name__} has shared the old units' outgoing weights with them, so"
+            f"warmup ({type(warmup).__name__}) starts what is new silent, but"
+            f" {type(operator).__name__} shares weights of the old units or blocks with it, so"
             " half the function would be missing. Use warmup=none with it (or lr or frozen_host"
-            " with warmup.zero_output=false), or widen=random or widen=zero."
+            " with warmup.zero_output=false), or an operator that shares nothing: widen=random,"
+            " widen=zero, deepen=interleave, deepen=random."
         )
 
 
@@ -46,29 +47,35 @@ def construct(host: Host, stage: Stage, warmup: Warmup, seed: int) -> Grown:
     grown = grow(host, stage.operator, seed)
     if warmup.zeroes:
         silence_newborn(grown)
-    if warmup.blends:
-        check_gates(grown.model, grown.edit.slabs())
     return grown
 
 
 def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     """Grow `run` by `stage`; on any error it is left as it was. `controls` are lifted."""
     begun = time.perf_counter()
-    with setup.engine.exact():
-        before = evaluate(uncompiled(run.model), run.probe.x)
+    before = evaluate(uncompiled(run.model), run.probe.x)
     controls.lift()
-    host = Host.of(run)
+    host, seed = Host.of(run), mixed(run.seed, len(run.events))
     with running(stage.name):
-        grown = construct(host, stage, setup.warmup, mixed(run.seed, len(run.events)))
+        grown = construct(host, stage, setup.warmup, seed)
         event = _event(run, setup, stage, grown)
         events = [*(e.moved(grown.edit) for e in run.events), event]
-        error = _check(run, setup, grown, events, before)
+        proof = _prove(run, setup, grown, events, before, stage)
+    if run.average is not None:
+        run.average = follow(run.average, grown, stage.operator, seed)
     setup.engine.place(grown.model)
     optimizer = _optimizer(run, setup, grown)
     run.model, run.optimizer, run.events = grown.model, optimizer, events
     run.params, run.flops = event.params_after, event.flops_after
     seconds = time.perf_counter() - begun
-    run.events[-1] = replace(event, preservation_error=error, seconds=seconds)
+    run.events[-1] = replace(
+        event,
+        preservation_error=proof.error,
+        output_change=proof.change,
+        loss_before=proof.loss_before,
+        loss_after=proof.loss_after,
+        seconds=seconds,
+    )
     return run.events[-1]
 
 
@@ -85,41 +92,51 @@ def _event(run: Run, setup: Setup, stage: Stage, grown: Grown) -> Event:
         since=now,
         slabs=edit.slabs(),
         blocks=edit.blocks(),
+        inserted=edit.inserted(),
         params_before=run.params,
         params_after=num_params(grown.model),
         flops_before=run.flops,
         flops_after=training_flops(grown.model, run.probe.x),
-        promised=(stage.operator.preserves or setup.warmup.preserves) and not edit.inexact,
+        promised=_promised(stage.operator, setup.warmup, edit),
         preservation_error=0.0,
         metric_before=run.last_metric,
+        cost=stage.operator.flops(grown),
     )
     return replace(event, alpha=strength(event, setup.warmup, run.clock, now).alpha)
 
 
-def _check(run: Run, setup: Setup, grown: Grown, events: Sequence[Event], before: Tensor) -> float:
-    """Run the probe batch through the grown network; how far its output moved, relatively."""
+def _promised(operator: Operator, warmup: Warmup, edit: Edit) -> bool:
+    silent = warmup.preserves and not edit.answers
+    return (operator.preserves or silent) and not edit.inexact
+
+
+def _prove(
+    run: Run,
+    setup: Setup,
+    grown: Grown,
+    events: Sequence[Event],
+    before: Tensor,
+    stage: Stage,
+) -> Measured:
+    """Run the probe batch through the grown network; how far its output moved."""
     controls = Controls(grown.model, events, setup.warmup)
     try:
-        with setup.engine.exact():
-            after = evaluate(grown.model, grown.x)
+        after = evaluate(grown.model, grown.x)
     finally:
         controls.lift()
-    if not bool(torch.isfinite(after).all()):
-        raise GrowthError(f"Growth by {grown.edit.describe()} gives numbers that are not finite.")
-    error = float((after - before).abs().max() / before.abs().max().clamp_min(1e-12))
-    tolerance = TOLERANCE.get(before.dtype, 1e-2)
-    if events[-1].promised and error > tolerance:
-        raise GrowthError(
-            f"Growth by {grown.edit.describe()} was to preserve the function and changed it by"
-            f" {error:.2g} of its size (allowed: {tolerance:g}). The network is as it was."
-        )
-    return error
+    measured = measure(before, after, run.probe.y)
+    try:
+        judge(measured, events[-1].promised, setup.proof, before, grown.edit)
+    except GrowthError as error:
+        named = culprits(grown, stage.operator, mixed(run.seed, len(run.events)))
+        raise GrowthError(f"{error}{named}") from error
+    return measured
 
 
 def _optimizer(run: Run, setup: Setup, grown: Grown):
     sliced = sliced_tensors([*run.edits, grown.edit])
     new = setup.optimizer.build(dict(grown.model.named_parameters()), sliced)
-    carry_optimizer(run.optimizer, new, grown.edit, sliced, setup.optimizer)
+    carry_optimizer(run.optimizer, new, grown, sliced, setup.optimizer, setup.optimizer_state)
     return new
 
 

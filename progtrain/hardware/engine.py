@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,17 @@ class Engine:
                 part.compile()
         return model
 
+    def free_memory(self) -> int | None:
+        """Bytes that the device has left; None where nobody says."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        meminfo = Path("/proc/meminfo")
+        if not meminfo.is_file():
+            return None
+        lines = meminfo.read_text(encoding="utf-8").splitlines()
+        free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+        return int(free[0]) * 1024 if free else None
+
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
 
@@ -85,18 +96,6 @@ class Engine:
         for each in optimizer.optimizers:
             self.scaler.step(each)
         self.scaler.update()
-
-    @contextmanager
-    def exact(self) -> Generator[None]:
-        """Full float32 products, for checks that must see small errors."""
-        matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(matmul)
-            torch.backends.cudnn.allow_tf32 = conv
 
     def fingerprint(self) -> dict[str, str | int]:
         """What the bits of a run depend on beside its configuration."""

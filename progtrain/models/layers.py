@@ -37,6 +37,7 @@ def whole(setting: str, value: int, least: int, most: int = 10**6) -> None:
 def image_channels(shape: object) -> int:
     """Channels of an image shape (channels, height, width)."""
     ok = isinstance(shape, list | tuple) and len(shape) == 3
-    require(ok, "shape", shape, "(channels, height, width)", "This model reads images.")
+    hint = "This model reads images; for data=text try model=gpt."
+    require(ok, "shape", shape, "(channels, height, width)", hint)
     assert isinstance(shape, list | tuple)
     return int(shape[0])

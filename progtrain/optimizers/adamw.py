@@ -102,3 +102,6 @@ class AdamW:
         ones1 = torch.full_like(parameter, 1 - self.beta1**step, requires_grad=False)
         ones2 = torch.full_like(parameter, 1 - self.beta2**step, requires_grad=False)
         return {**kept, "ones1": ones1, "ones2": ones2}
+
+    def begun(self, state: State, new: Tensor) -> State:
+        return state

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from progtrain.errors import require
 from progtrain.optimizers.adamw import AdamW
@@ -50,6 +50,9 @@ class Muon:
 
     def per_entry(self, name: str, parameter: nn.Parameter, state: State) -> State:
         return self._adamw().per_entry(name, parameter, state)
+
+    def begun(self, state: State, new: Tensor) -> State:
+        return state
 
     def _adamw(self) -> AdamW:
         betas = (self.adamw_beta1, self.adamw_beta2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from progtrain.errors import require
 from progtrain.optimizers.group import OptimizerSet, State, split_decay
@@ -34,4 +34,7 @@ class SGD:
         return OptimizerSet((sgd,), parameters)
 
     def per_entry(self, name: str, parameter: nn.Parameter, state: State) -> State:
+        return state
+
+    def begun(self, state: State, new: Tensor) -> State:
         return state

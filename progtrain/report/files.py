@@ -89,10 +89,14 @@ class Files:
             "flops_before": event.flops_before,
             "flops_after": event.flops_after,
             "preservation_error": event.preservation_error,
+            "output_change": event.output_change,
+            "probe_loss_before": event.loss_before,
+            "probe_loss_after": event.loss_after,
             "promised": event.promised,
             "metric_name": run.metric,
             "metric_before": event.metric_before,
             "metric_after": event.metric_after,
+            "growth_flops": event.cost,
             "growth_seconds": event.seconds,
         }
         self._event(run, "growth", event.moment, _life(event) | grown)

@@ -142,15 +142,16 @@ def growth(run: Run, event: Event) -> Growth:
     epoch = run.clock.count(event.moment, Unit.EPOCH)
     sizes = ratio(event.params_before, event.params_after)
     costs = ratio(event.flops_before, event.flops_after)
-    promise = "promised" if event.promised else "not promised"
+    promise = "promised to stay" if event.promised else "no promise"
     return Growth(
         head=f"growth {event.index + 1} {event.stage} at step {event.moment.step:,}"
         f" (epoch {epoch:.1f})",
-        what=event.edit.describe(),
+        what=event.edit.brief(),
         cause=f"because {event.cause or 'it was due'}",
         size=f"{event.params_before:,} → {params(event.params_after)} ({sizes})",
         cost=f"{flops(event.flops_before)} → {flops(event.flops_after)} per sample ({costs})",
-        kept=f"preservation error {event.preservation_error:.1e} ({promise})",
+        kept=f"output moved by {event.output_change:.1e}, {event.preservation_error:.1e} of its"
+        f" size ({promise}), loss {metric(event.loss_before)} → {metric(event.loss_after)}",
         metric=f"{run.metric} {metric(event.metric_before)} → {metric(event.metric_after)}",
         took=f"took {seconds(event.seconds)}",
     )

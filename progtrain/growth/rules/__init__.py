@@ -1,0 +1,1 @@
+"""How each torch function passes axes on: one small rule a function."""

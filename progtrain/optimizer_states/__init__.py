@@ -1,0 +1,1 @@
+"""What an optimizer remembers across a growth: one file a policy."""
