@@ -97,7 +97,8 @@ def test_several_models_are_checked_at_once_and_a_slow_one_is_given_up(
     coverage.main()
     torch.set_num_threads(threads)
     lines = [line for line in capsys.readouterr().out.splitlines() if "takes longer" in line]
-    assert [line.split()[1] for line in lines[:2]] == names.split(",")
+    told = {line.split()[1] for line in lines}  # two at once end in either order
+    assert told == set(names.split(","))
 
 
 def a_mobilenet() -> nn.Module:
