@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         OptimizerRecipe,
         Shape,
         StatePolicy,
+        Transfer,
         Warmup,
     )
     from progtrain.settings import Checkpoints, Proof, Stopping, Training
@@ -109,6 +110,7 @@ class Parts:
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
     optimizer_state: StatePolicy
+    transfer: Transfer
     hardware: Hardware
     train: Training
     stop: Stopping
@@ -133,7 +135,7 @@ def build(composed: DictConfig) -> Parts:
     if problems:
         raise ConfigError("\n".join(problems))
     names = ("data", "growth", "warmup", "scheduler", "at_growth", "optimizer")
-    names += ("optimizer_state", "hardware", "train", "stop", "proof", "checkpoint")
+    names += ("optimizer_state", "transfer", "hardware", "train", "stop", "proof", "checkpoint")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(

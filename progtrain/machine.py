@@ -108,7 +108,7 @@ class Machine:
     def _step(self) -> State:
         run, setup = self.run, self.setup
         begun = time.perf_counter()
-        flops = run.flops * run.batch_size
+        flops = run.step_flops
         strong = strengths(run, setup.warmup, run.clock.after_step(run.batch_size, flops))
         with guarded(run, setup):
             self._loss = train_step(run, setup, self._controls, strong)

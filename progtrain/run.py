@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import Operator
     from progtrain.growth.edits import Edit
+    from progtrain.growth.inheritance import Inheritance
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
 
@@ -99,6 +100,8 @@ class Event:
     seconds: float = 0.0  # what the growth took
     alpha: float = 1.0  # strength of the new part now
     inserted: tuple[str, ...] = ()  # new modules beside or behind others, under their names now
+    heads: tuple[str, ...] = ()  # new heads, under their names now
+    inherited: Inheritance | None = None  # what became of every tensor
 
     @property
     def alive(self) -> bool:
@@ -111,6 +114,7 @@ class Event:
             slabs=edit.follow(self.slabs),
             blocks=tuple(edit.rename(b) for b in self.blocks),
             inserted=tuple(edit.rename(name) for name in self.inserted),
+            heads=tuple(edit.rename(name) for name in self.heads),
         )
 
 
@@ -131,6 +135,19 @@ class Probe:
     y: Tensor  # (batch,)
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The network as it was before a growth, frozen, for those that come after it to learn of."""
+
+    growth: int  # index of that growth
+    stage: str
+    since: Moment  # when it began to teach
+    model: nn.Module  # in evaluation mode, blending what it was blending then
+    events: tuple[Event, ...]  # the growths that it is blending
+    flops: float  # of one sample, forward
+    precision: str  # of its weights: same, bf16, fp16
+
+
 @dataclass
 class Run:
     """All state of a run."""
@@ -148,6 +165,8 @@ class Run:
     batch_size: int = 1  # samples of one optimizer step
     average: nn.Module | None = None  # the moving average of the weights, where one is kept
     template: Template = no_template
+    teachers: list[Teacher] = field(default_factory=lambda: list[Teacher]())  # oldest first
+    distilled: Tensor | None = None  # distillation loss of the last step, on the device
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())
     memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())
@@ -158,6 +177,11 @@ class Run:
     @property
     def edits(self) -> list[Edit]:
         return [event.edit for event in self.events]
+
+    @property
+    def step_flops(self) -> float:
+        """FLOPs of one optimizer step: of the network, and a forward of every teacher."""
+        return self.batch_size * (self.flops + sum(teacher.flops for teacher in self.teachers))
 
     @property
     def living(self) -> list[Event]:

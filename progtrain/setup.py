@@ -14,12 +14,14 @@ from progtrain.contracts import (
     Reporter,
     Shape,
     StatePolicy,
+    Transfer,
     Warmup,
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Proof, Stopping, Training
+from progtrain.transfer.inherit import Inherit
 
 Save = Callable[[Run], None]
 
@@ -45,3 +47,4 @@ class Setup:
     interrupted: Callable[[], bool]
     num_classes: int = 1  # logits of one target
     proof: Proof = field(default_factory=Proof)
+    transfer: Transfer = field(default_factory=Inherit)

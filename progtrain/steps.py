@@ -30,7 +30,7 @@ def learning_rate(run: Run, setup: Setup) -> float:
     when = When(
         clock,
         clock.now,
-        after=clock.after_step(run.batch_size, run.flops * run.batch_size),
+        after=clock.after_step(run.batch_size, run.step_flops),
         metrics=metric,
         growths=tuple(event.moment for event in run.events),
     )
