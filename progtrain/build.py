@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Growth,
         Hardware,
         OptimizerRecipe,
+        Settle,
         Shape,
         StatePolicy,
         Transfer,
@@ -106,6 +107,7 @@ class Parts:
     data: Data
     growth: Growth
     warmup: Warmup
+    settle: Settle
     scheduler: Shape
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
@@ -134,7 +136,7 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
-    names = ("data", "growth", "warmup", "scheduler", "at_growth", "optimizer")
+    names = ("data", "growth", "warmup", "settle", "scheduler", "at_growth", "optimizer")
     names += ("optimizer_state", "transfer", "hardware", "train", "stop", "proof", "checkpoint")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
