@@ -159,6 +159,7 @@ class Teacher:
     model: nn.Module  # in evaluation mode, blending what it was blending then
     events: tuple[Event, ...]  # the growths that it is blending
     flops: float  # of one sample, forward
+    device: str  # where it computes: same, cpu
     precision: str  # of its weights: same, bf16, fp16
 
 

@@ -18,8 +18,10 @@ from progtrain.contracts import Warmup
 from progtrain.flops import forward_flops, num_params
 from progtrain.growth.controls import WARMING, Controls
 from progtrain.growth.grow import uncompiled
+from progtrain.hardware.engine import Engine
 from progtrain.run import Event, Run, Teacher
 from progtrain.setup import Setup
+from progtrain.transfer.teaching import Teaching
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,7 +32,7 @@ def teach(run: Run, setup: Setup, host: nn.Module, events: Sequence[Event]) -> T
     teaching, event = setup.transfer.teaching, run.events[-1]
     if teaching is None:
         return None
-    device = torch.device("cpu") if teaching.device == "cpu" else setup.engine.device
+    device = device_of(teaching.device, setup.engine)
     model = placed(copy.deepcopy(uncompiled(host)), device, teaching.precision)
     teacher = Teacher(
         growth=event.index,
@@ -39,11 +41,17 @@ def teach(run: Run, setup: Setup, host: nn.Module, events: Sequence[Event]) -> T
         model=model,
         events=tuple(e for e in events if e.phase in WARMING),
         flops=forward_flops(model, run.probe.x),
+        device=teaching.device,
         precision=teaching.precision,
     )
     blend(teacher, setup.warmup)
     run.teachers = [*run.teachers, teacher][-(teaching.kept or 0) :]
     return teacher
+
+
+def device_of(device: str, engine: Engine) -> torch.device:
+    """Where a teacher computes."""
+    return torch.device("cpu") if device == "cpu" else engine.device
 
 
 def placed(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
@@ -86,6 +94,13 @@ def num_bytes(model: nn.Module, precision: str) -> int:
     half = precision in _DTYPES
     sizes = (2 if half and t.is_floating_point() else t.element_size() for t in held)
     return sum(t.numel() * size for t, size in zip(held, sizes, strict=True))
+
+
+def taught_by(networks: Sequence[nn.Module], teaching: Teaching | None) -> int:
+    """Bytes of the teachers that such `networks` make, oldest first; at most, as some go early."""
+    if teaching is None:
+        return 0
+    return sum(num_bytes(each, teaching.precision) for each in networks[-(teaching.kept or 0) :])
 
 
 def described(teacher: Teacher) -> str:
