@@ -19,6 +19,7 @@ from progtrain.flops import num_params, training_flops
 from progtrain.growth.average import follow
 from progtrain.growth.controls import Controls, new_modules
 from progtrain.growth.edits import Edit
+from progtrain.growth.gates import check_isolation
 from progtrain.growth.grow import Grown, Host, carry_optimizer, grow, running, uncompiled
 from progtrain.growth.identity import silence_newborn
 from progtrain.growth.life import first_phase, lengths, strength
@@ -51,6 +52,8 @@ def construct(host: Host, stage: Stage, warmup: Warmup, seed: int) -> Grown:
     grown = grow(host, stage.operator, seed)
     if warmup.zeroes:
         silence_newborn(grown)
+    if warmup.isolates:
+        check_isolation(grown.model, grown.edit)
     return grown
 
 
