@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from progtrain.contracts import Strength, Warmup
 from progtrain.growth.gates import gates
+from progtrain.growth.tensors import matching
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
@@ -25,7 +26,13 @@ WARMING = (Phase.ISOLATE, Phase.WARMUP, Phase.HOLD)
 class Controls:
     """Hooks and freezes for the growths that are still warming up."""
 
-    def __init__(self, model: nn.Module, events: Sequence[Event], warmup: Warmup) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        events: Sequence[Event],
+        warmup: Warmup,
+        frozen: Sequence[str] = (),  # patterns of parameters that do not train
+    ) -> None:
         self._model, self._all = model, events
         self._events = [event for event in events if event.phase in WARMING]
         self._alphas: dict[int, Tensor] = {}
@@ -36,7 +43,7 @@ class Controls:
             alpha = torch.tensor(event.alpha, device=device)
             self._alphas[event.index] = alpha
             self._handles += gates(model, event, alpha, warmup.isolates)
-        self._freeze()
+        self._freeze(frozen)
 
     def set(self, strengths: Mapping[int, Strength]) -> None:
         """Give every living growth its alpha, by event index."""
@@ -98,12 +105,13 @@ class Controls:
             if not bool(mask.all()):
                 yield tensor, mask
 
-    def _freeze(self) -> None:
-        if not self._isolated():
-            return
-        for name, parameter in self._model.named_parameters():
-            new = _newborn_mask(name, parameter, self._isolated())
-            if parameter.requires_grad and not bool(new.any()):
+    def _freeze(self, patterns: Sequence[str]) -> None:
+        """Whatever has no gradient neither moves nor decays, and gets no optimizer state."""
+        isolated, named = self._isolated(), dict(self._model.named_parameters())
+        chosen = {name for pattern in patterns for name in matching(named, pattern)}
+        for name, parameter in named.items() if isolated or chosen else ():
+            host = isolated and not bool(_newborn_mask(name, parameter, isolated).any())
+            if parameter.requires_grad and (host or name in chosen):
                 parameter.requires_grad_(False)
                 self._frozen.append(parameter)
 
@@ -155,4 +163,4 @@ def _new_entries(model: nn.Module, event: Event) -> Iterator[tuple[Tensor, Tenso
 
 def new_modules(event: Event) -> tuple[str, ...]:
     """What the names of the parameters of new modules begin with."""
-    return tuple(f"{name}." for name in (*event.blocks, *event.inserted))
+    return tuple(f"{name}." for name in (*event.blocks, *event.inserted, *event.heads))
