@@ -112,6 +112,11 @@ class Warmup(Protocol):
         """Whether alpha ever differs from 1."""
         ...
 
+    @property
+    def isolates(self) -> bool:
+        """Whether what is new passes no gradient on to the host while it is blended in."""
+        ...
+
     def lengths(self) -> Mapping[Phase, Duration]:
         """Length of `Phase.ISOLATE` and `Phase.WARMUP`; a phase not named is skipped."""
         ...

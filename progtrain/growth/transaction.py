@@ -19,6 +19,7 @@ from progtrain.flops import num_params, training_flops
 from progtrain.growth.average import follow
 from progtrain.growth.controls import Controls, new_modules
 from progtrain.growth.edits import Edit
+from progtrain.growth.gates import check_isolation
 from progtrain.growth.grow import Grown, Host, carry_optimizer, grow, running, uncompiled
 from progtrain.growth.heads import train_every_head
 from progtrain.growth.identity import silence_newborn
@@ -59,6 +60,8 @@ def construct(host: Host, stage: Stage, setup: Setup, seed: int) -> Grown:
         check_preserves(stage.name, operator, grown.edit)
     if warmup.zeroes or (setup.transfer.preserves and silences(operator, warmup)):
         silence_newborn(grown)
+    if warmup.isolates:
+        check_isolation(grown.model, grown.edit)
     return grown
 
 
