@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Growth,
         Hardware,
         OptimizerRecipe,
+        Settle,
         Shape,
         StatePolicy,
         Warmup,
@@ -105,6 +106,7 @@ class Parts:
     data: Data
     growth: Growth
     warmup: Warmup
+    settle: Settle
     scheduler: Shape
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
@@ -132,7 +134,7 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
-    names = ("data", "growth", "warmup", "scheduler", "at_growth", "optimizer")
+    names = ("data", "growth", "warmup", "settle", "scheduler", "at_growth", "optimizer")
     names += ("optimizer_state", "hardware", "train", "stop", "proof", "checkpoint")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}

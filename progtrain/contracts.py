@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from progtrain.clock import Duration
+    from progtrain.clock import Clock, Duration
     from progtrain.data.sets import Sets
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
@@ -69,6 +69,11 @@ class Growth(Protocol):
     @property
     def consolidate(self) -> Duration:
         """How long the structure stays after a growth has warmed up."""
+        ...
+
+    @property
+    def keep_if(self) -> str | None:
+        """A condition at the end of a growth's life without which it is undone; None: kept."""
         ...
 
     def upcoming(self, run: Run) -> Stage | StopReason:
@@ -128,6 +133,20 @@ class AtGrowth(Protocol):
 
     def multiplier(self, shape: Shape, when: When) -> float:
         """The shape's multiplier, told about growths."""
+        ...
+
+
+class Settle(Protocol):
+    """What the learning rate does while a growth settles (group `settle`)."""
+
+    @property
+    def lasting(self) -> Duration:
+        """Length of `Phase.SETTLE`; of length 0 the phase is skipped."""
+        ...
+
+    def factor(self, event: Event, clock: Clock) -> float:
+        """Factor on every group's learning rate, beside the scheduler's; of several growths the
+        smallest counts."""
         ...
 
 

@@ -80,7 +80,8 @@ def train_job(parts: Parts, directory: Path) -> float:
 def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None) -> Run:
     _seed(parts.seed)
     start = parts.growth.start
-    model = parts.model_factory(start)
+    blank = partial(parts.model_factory, start)
+    model = blank()
     template = partial(parts.model_factory, with_blocks(start))
     for edit in edits_of(saved) if saved else []:
         edit.apply(model, template)
@@ -102,6 +103,7 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
         batch_size=train.batch_size * train.accumulate,
         average=begin(model) if train.ema else None,
         template=template,
+        blank=blank,
     )
     _seed(mixed(parts.seed, 1))
     if saved:
@@ -166,23 +168,24 @@ def _setup(
     signals: Signals,
 ) -> Setup:
     return Setup(
-        parts.model_factory,
-        parts.growth,
-        parts.warmup,
-        parts.scheduler,
-        parts.at_growth,
-        parts.optimizer,
-        parts.optimizer_state,
-        batches,
-        engine,
-        parts.train,
-        parts.stop,
-        parts.checkpoint,
-        reports,
-        save,
-        lambda: signals.number != 0,
-        parts.data.num_classes,
-        parts.proof,
+        model_factory=parts.model_factory,
+        growth=parts.growth,
+        warmup=parts.warmup,
+        settle=parts.settle,
+        scheduler=parts.scheduler,
+        at_growth=parts.at_growth,
+        optimizer=parts.optimizer,
+        optimizer_state=parts.optimizer_state,
+        batches=batches,
+        engine=engine,
+        train=parts.train,
+        stop=parts.stop,
+        checkpoint=parts.checkpoint,
+        reporter=reports,
+        save=save,
+        interrupted=lambda: signals.number != 0,
+        num_classes=parts.data.num_classes,
+        proof=parts.proof,
     )
 
 

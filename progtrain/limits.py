@@ -27,7 +27,7 @@ def fruitless(run: Run, patience: int | None) -> bool:
 
     Asked when another growth is due, so every earlier one has had its time.
     """
-    if patience is None or len(run.events) < patience:
+    if patience is None or len(run.grown) < patience:
         return False
     sign = 1 if run.mode == "max" else -1
     seen = [
@@ -35,7 +35,7 @@ def fruitless(run: Run, patience: int | None) -> bool:
         for o in run.history
         if run.metric in o.metrics
     ]
-    since = run.events[-patience].moment.step
+    since = run.grown[-patience].moment.step
     before = [value for step, value in seen if step <= since]
     after = [value for step, value in seen if step > since]
     return bool(before) and bool(after) and max(after) <= max(before)

@@ -7,7 +7,7 @@
         GROW     copy → edit → fill → check → swap       → DECIDE
         STEP     alphas and rates of living growths
                  learning rate, one optimizer step, clock
-                 living growths enter their next phase
+                 living growths enter their next phase; one that did not pay is undone
                  an evaluation or a checkpoint is due    → OBSERVE, else DECIDE
         OBSERVE  evaluate, report, save                  → DECIDE
         STOP     last evaluation, last checkpoint, test
@@ -23,16 +23,16 @@ from enum import Enum, auto
 
 import torch
 
-from progtrain.boundary import close, grow, last_loss, look, save
+from progtrain.boundary import close, fate, grow, last_loss, look, roll_back, save
 from progtrain.clock import Duration
 from progtrain.contracts import Strength
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import pass_over
 from progtrain.growth.guard import guarded
-from progtrain.growth.life import advance, lengths, strengths
+from progtrain.growth.life import advance, strengths
 from progtrain.limits import fruitless, reached
-from progtrain.run import Run, Stage, StopReason
+from progtrain.run import Event, Phase, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import train_step
 
@@ -53,7 +53,6 @@ class Machine:
         self._stage: Stage | None = None  # what GROW is to do
         self._last = run.clock.now  # before the last step
         self._loss = torch.tensor(last_loss(run))  # of the last step, on the device
-        self._lasting = lengths(setup.warmup, setup.growth)
         self._controls = Controls(run.model, run.events, setup.warmup)
 
     def go(self) -> StopReason:
@@ -102,14 +101,14 @@ class Machine:
         except GrowthError:
             save(run, setup, self._loss)  # the run is as it was
             raise
-        self._controls = Controls(run.model, run.events, setup.warmup)
+        self._renew()
         return State.DECIDE
 
     def _step(self) -> State:
         run, setup = self.run, self.setup
         begun = time.perf_counter()
         flops = run.flops * run.batch_size
-        strong = strengths(run, setup.warmup, run.clock.after_step(run.batch_size, flops))
+        strong = strengths(run, setup, run.clock.after_step(run.batch_size, flops))
         with guarded(run, setup):
             self._loss = train_step(run, setup, self._controls, strong)
         self._last = run.clock.now
@@ -121,12 +120,24 @@ class Machine:
 
     def _advance(self, strong: dict[int, Strength]) -> None:
         """Note each living growth's alpha, and let those whose phase is over enter the next."""
-        moved = advance(self.run, self._lasting, strong)
+        moved = advance(self.run, self.setup, strong)
         if moved:
-            self._controls.lift()
-            self._controls = Controls(self.run.model, self.run.events, self.setup.warmup)
+            self._renew()
         for event in moved:
             self.setup.reporter.advanced(self.run, event)
+            over = event.phase is Phase.INTEGRATED and event in self.run.events
+            if over and (why := fate(self.run, self.setup, event)):
+                self._undo(event, why)
+
+    def _undo(self, event: Event, why: str) -> None:
+        self._controls.lift()
+        roll_back(self.run, self.setup, event, why)
+        self._renew()
+
+    def _renew(self) -> None:
+        """Controls for the network and the growths of now."""
+        self._controls.lift()
+        self._controls = Controls(self.run.model, self.run.events, self.setup.warmup)
 
     def _crossed(self, every: str) -> bool:
         return self.run.clock.crossed(self._last, Duration.parse(every, "every"))

@@ -6,7 +6,7 @@ what they must remember lives here, so a resume needs no code of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import Operator
     from progtrain.growth.edits import Edit
+    from progtrain.growth.rollback import Before
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
 
-# Builds the start network with a block where it has none: what a block of this model is.
+# Builds a network: `template` the start network with a block where it has none.
 Template = Callable[[], "nn.Module"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -37,8 +38,11 @@ class Phase(Enum):
 
     ISOLATE = "isolate"  # the host is frozen, only what is new learns
     WARMUP = "warmup"  # what is new is blended in
+    HOLD = "hold"  # a ramp that waits at its alpha; from here alone it may be retargeted
+    SETTLE = "settle"  # a lower learning rate for everything
     CONSOLIDATE = "consolidate"  # no structural change
     INTEGRATED = "integrated"  # part of the host
+    ROLLED_BACK = "rolled back"  # undone: the host is as it was before
 
 
 class StopReason(Enum):
@@ -69,6 +73,7 @@ class Stage:
     operator: Operator
     cause: str = ""  # why now, in words
     at: Duration | None = None  # its time since the start, where that is known beforehand
+    consolidation: str | None = None  # a length of its own; None: the policy's
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,19 @@ class Event:
     seconds: float = 0.0  # what the growth took
     alpha: float = 1.0  # strength of the new part now
     inserted: tuple[str, ...] = ()  # new modules beside or behind others, under their names now
+    shares: bool = False  # weights of the host were changed to make room
+    consolidation: str | None = None  # a length of its own; None: the policy's
+    rate: float = 1.0  # the learning rate's multiplier when it happened
+    recovered: Moment | None = None  # when the metric was back at its value before
+    stretch: float = 1.0  # factor on the lengths of its warmup
+    ramped: float = 0.0  # share of the ramp that was over when the present phase began
+    hold: str = ""  # how long the ramp waits, while it does
+    undone: str = ""  # why it was rolled back
+    lost: float = 0.0  # FLOPs that were spent on it and given up
 
     @property
     def alive(self) -> bool:
-        return self.phase is not Phase.INTEGRATED
+        return self.phase not in (Phase.INTEGRATED, Phase.ROLLED_BACK)
 
     def moved(self, edit: Edit) -> Event:
         """The same event after `edit` has moved modules and entries."""
@@ -148,6 +162,8 @@ class Run:
     batch_size: int = 1  # samples of one optimizer step
     average: nn.Module | None = None  # the moving average of the weights, where one is kept
     template: Template = no_template
+    blank: Template = no_template  # builds the network that the run started with
+    ways_back: dict[int, Before] = field(default_factory=lambda: dict[int, "Before"]())
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())
     memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())
@@ -156,8 +172,21 @@ class Run:
     test: Mapping[str, float] | None = None  # metrics on the test split, once, at the end
 
     @property
+    def grown(self) -> list[Event]:
+        """Growths that have not been undone."""
+        return [event for event in self.events if event.phase is not Phase.ROLLED_BACK]
+
+    @property
     def edits(self) -> list[Edit]:
-        return [event.edit for event in self.events]
+        """What makes the network of now out of the start network."""
+        return [event.edit for event in self.grown]
+
+    def rebuilt(self, edits: Iterable[Edit]) -> nn.Module:
+        """A network of the shape that `edits` give, with the values of a new one."""
+        model = self.blank()
+        for edit in edits:
+            edit.apply(model, self.template)
+        return model
 
     @property
     def living(self) -> list[Event]:

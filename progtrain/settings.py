@@ -50,6 +50,7 @@ class Training:
     metric: str = "val/accuracy"  # what triggers, stopping and sweeps look at
     mode: str = "max"  # whether more of the metric is better (max) or less (min)
     clip: float = 0.0  # largest gradient norm; 0 clips nothing
+    recovery: float = 0.99  # share of the metric before a growth that counts as recovered
     ema: float = 0.0  # decay a step of the moving average of weights; 0 keeps none
 
     def __post_init__(self) -> None:
@@ -66,6 +67,8 @@ class Training:
         require(self.mode in ("max", "min"), "mode", self.mode, "max or min")
         good = _number(self.clip) and self.clip >= 0
         require(good, "clip", self.clip, "a finite number >= 0 (0 clips nothing)")
+        good = _number(self.recovery) and 0 < self.recovery <= 1
+        require(good, "recovery", self.recovery, "in (0, 1]", "Try train.recovery=0.99.")
         good = _number(self.ema) and 0 <= self.ema < 1
         require(good, "ema", self.ema, "in [0, 1) (0 keeps no average)", "Try train.ema=0.99.")
 

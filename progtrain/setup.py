@@ -12,6 +12,7 @@ from progtrain.contracts import (
     Growth,
     OptimizerRecipe,
     Reporter,
+    Settle,
     Shape,
     StatePolicy,
     Warmup,
@@ -31,6 +32,7 @@ class Setup:
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     growth: Growth
     warmup: Warmup
+    settle: Settle
     scheduler: Shape
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
@@ -45,3 +47,8 @@ class Setup:
     interrupted: Callable[[], bool]
     num_classes: int = 1  # logits of one target
     proof: Proof = field(default_factory=Proof)
+
+    @property
+    def undoes(self) -> bool:
+        """Whether a growth may be undone, so that the way back must stay open."""
+        return self.growth.keep_if is not None

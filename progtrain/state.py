@@ -7,7 +7,7 @@ and dtype checked → optimizer, random numbers, clock, events. Nothing is loade
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -19,12 +19,16 @@ from progtrain.checkpoint.format import Checkpoint
 from progtrain.clock import Moment
 from progtrain.contracts import OptimizerRecipe
 from progtrain.errors import CheckpointError
+from progtrain.growth.average import begin
 from progtrain.growth.edits import Edit
-from progtrain.growth.transaction import sliced_tensors
+from progtrain.growth.rollback import Before, copied_states
+from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.growth.widen_space import Slab
 from progtrain.hardware.engine import Engine
+from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Json, Observation, Phase, Run, StopReason
 
+Named = Mapping[str, Tensor]
 Tensors = dict[str, dict[str, Tensor]]
 
 
@@ -33,17 +37,15 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
 
     `sizes` are the bytes of the run's row files, `data` the fingerprint of the training data.
     """
-    optimizer = {
-        f"{name}/{key}": tensor
-        for name in run.optimizer.parameters
-        for key, tensor in run.optimizer.state_of(name).items()
-    }
-    tensors = {"model": dict(run.model.state_dict()), "optimizer": optimizer, "rng": _rng(engine)}
-    if run.average is not None:
-        tensors["average"] = dict(run.average.state_dict())
+    states = {name: run.optimizer.state_of(name) for name in run.optimizer.parameters}
+    tensors = _network(run.model, run.average, states) | {"rng": _rng(engine)}
+    for index, before in run.ways_back.items():
+        kept = _network(before.model, before.average, before.states)
+        tensors |= {f"before_{index}_{name}": group for name, group in kept.items()}
     state: Json = {
         "clock": asdict(run.clock.now),
         "events": [_event_to_json(event) for event in run.events],
+        "ways_back": {str(i): _before_to_json(before) for i, before in run.ways_back.items()},
         "history": [_observation_to_json(o) for o in run.history],
         "memory": run.memory,
         "grown_out": run.grown_out.name if run.grown_out else None,
@@ -56,9 +58,18 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     return tensors, state
 
 
+def _network(
+    model: nn.Module, average: nn.Module | None, states: Mapping[str, Mapping[str, Tensor]]
+) -> Tensors:
+    optimizer = {f"{n}/{key}": tensor for n, kept in states.items() for key, tensor in kept.items()}
+    tensors = {"model": dict(model.state_dict()), "optimizer": optimizer}
+    return tensors | ({"average": dict(average.state_dict())} if average is not None else {})
+
+
 def edits_of(checkpoint: Checkpoint) -> list[Edit]:
     """The structural history of a checkpoint."""
-    return [Edit.from_json(event["edit"]) for event in _state(checkpoint)["events"]]
+    events = map(_event_from_json, _state(checkpoint)["events"])
+    return [event.edit for event in events if event.phase is not Phase.ROLLED_BACK]
 
 
 def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRecipe) -> None:
@@ -68,9 +79,13 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
     if run.average is not None:  # an average that was not kept begins with the weights of now
         _load_weights(run.average, checkpoint.tensors.get("average", run.model.state_dict()))
     run.events[:] = [_event_from_json(item) for item in state["events"]]
-    parameters = dict(run.model.named_parameters())
-    run.optimizer = recipe.build(parameters, sliced_tensors(run.edits))
-    _load_optimizer(run, checkpoint.tensors["optimizer"], engine.device)
+    run.optimizer = _optimizer(run.model, run.events, checkpoint.tensors["optimizer"], recipe)
+    for index, kept in state["ways_back"].items():
+        tensors = {
+            name: checkpoint.tensors.get(f"before_{index}_{name}", {})
+            for name in ("model", "optimizer", "average")
+        }
+        run.ways_back[int(index)] = _before(run, kept, tensors, engine, recipe)
     run.clock.now = Moment(**state["clock"])
     run.history[:] = [_observation_from_json(item) for item in state["history"]]
     run.memory = state["memory"]
@@ -120,16 +135,45 @@ def _kind(tensor: Tensor | None) -> str:
     return "nothing" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
 
 
-def _load_optimizer(run: Run, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+def _optimizer(
+    model: nn.Module, events: Sequence[Event], tensors: Named, recipe: OptimizerRecipe
+) -> OptimizerSet:
+    """The optimizer of `model`, grown by `events`, with its state."""
+    parameters = dict(model.named_parameters())
+    edits = [event.edit for event in events if event.phase is not Phase.ROLLED_BACK]
+    optimizer = recipe.build(parameters, sliced_tensors(edits))
+    optimizer.divide(births(parameters, events))
     states: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, field = key.rpartition("/")
-        if name not in run.optimizer.parameters:
+        if name not in parameters:
             raise CheckpointError(f"The checkpoint's optimizer knows {name}, the network does not.")
-        on_device = tensor if tensor.ndim == 0 else tensor.to(device)
+        on_device = tensor if tensor.ndim == 0 else tensor.to(parameters[name].device)
         states.setdefault(name, {})[field] = on_device
     for name, state in states.items():
-        run.optimizer.load(name, state)
+        optimizer.load(name, state)
+    return optimizer
+
+
+def _before(
+    run: Run, kept: dict[str, Any], tensors: Tensors, engine: Engine, recipe: OptimizerRecipe
+) -> Before:
+    """The network before a growth that may still be undone."""
+    events = tuple(_event_from_json(item) for item in kept["events"])
+    model = run.rebuilt(event.edit for event in events if event.phase is not Phase.ROLLED_BACK)
+    _load_weights(model, tensors["model"])
+    engine.place(model)
+    average = begin(model) if tensors["average"] else None
+    if average is not None:
+        _load_weights(average, tensors["average"])
+    optimizer = _optimizer(model, events, tensors["optimizer"], recipe)
+    states = copied_states(optimizer)
+    return Before(model, average, optimizer, states, events, kept["params"], kept["flops"])
+
+
+def _before_to_json(before: Before) -> Json:
+    events: list[Json] = [_event_to_json(event) for event in before.events]
+    return {"events": events, "params": before.params, "flops": before.flops}
 
 
 def _rng(engine: Engine) -> dict[str, Tensor]:
@@ -176,6 +220,7 @@ def _event_to_json(event: Event) -> Json:
         "slabs": [slab.to_json() for slab in event.slabs],
         "blocks": list(event.blocks),
         "inserted": list(event.inserted),
+        "recovered": asdict(event.recovered) if event.recovered else None,
     }
     return {**data, **plain}
 
@@ -189,5 +234,6 @@ def _event_from_json(item: dict[str, Any]) -> Event:
         "slabs": tuple(Slab.from_json(slab) for slab in item["slabs"]),
         "blocks": tuple(item["blocks"]),
         "inserted": tuple(item["inserted"]),
+        "recovered": Moment(**item["recovered"]) if item["recovered"] else None,
     }
     return Event(**{**item, **typed})

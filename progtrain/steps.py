@@ -32,9 +32,10 @@ def learning_rate(run: Run, setup: Setup) -> float:
         clock.now,
         after=clock.after_step(run.batch_size, run.flops * run.batch_size),
         metrics=metric,
-        growths=tuple(event.moment for event in run.events),
+        growths=tuple(event.moment for event in run.grown),
     )
-    return setup.at_growth.multiplier(setup.scheduler, when)
+    factors = [setup.settle.factor(event, clock) for event in run.grown]
+    return setup.at_growth.multiplier(setup.scheduler, when) * min(factors, default=1.0)
 
 
 def train_step(
@@ -43,7 +44,8 @@ def train_step(
     """One optimizer step over `accumulate` forward passes; the mean loss, left on the device."""
     engine, parts = setup.engine, setup.train.accumulate
     controls.set(strengths)
-    run.optimizer.set_multiplier(learning_rate(run, setup))
+    rates = {index: each.newborn_rate for index, each in strengths.items()}
+    run.optimizer.set_multiplier(learning_rate(run, setup), rates)
     run.optimizer.zero_grad()
     losses: list[Tensor] = []
     with controls.still_buffers():

@@ -22,14 +22,14 @@ from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)  # that read what is their input
-WARMING = (Phase.ISOLATE, Phase.WARMUP)
+WARMING = (Phase.ISOLATE, Phase.WARMUP, Phase.HOLD)
 
 
 class Controls:
     """Hooks and freezes for the growths that are still warming up."""
 
     def __init__(self, model: nn.Module, events: Sequence[Event], warmup: Warmup) -> None:
-        self._model = model
+        self._model, self._all = model, events
         self._events = [event for event in events if event.phase in WARMING]
         self._alphas: dict[int, Tensor] = {}
         self._handles: list[RemovableHandle] = []
@@ -60,8 +60,9 @@ class Controls:
     ) -> Generator[None]:
         """Around the optimizer step: slow the updates of new entries, undo those of a frozen host.
 
-        Updates are scaled after the fact, w ← before + rate · (after − before), because scaling
-        gradients changes nothing under Adam.
+        Parameters that are new as a whole have an optimizer group with a rate of its own; this is
+        for new entries of older tensors. Updates are scaled after the fact,
+        w ← before + rate · (after − before), because scaling gradients changes nothing under Adam.
         """
         slowed = [
             _Slowed(tensor, mask, strengths[event.index].newborn_rate)
@@ -86,7 +87,9 @@ class Controls:
             each.restore()
 
     def _isolated(self) -> list[Event]:
-        return [event for event in self._events if event.phase is Phase.ISOLATE]
+        """The oldest growth whose host is frozen, and all younger ones: they are not its host."""
+        first = [event.index for event in self._events if event.phase is Phase.ISOLATE][:1]
+        return [event for event in self._all if first and event.index >= first[0]]
 
     def _model_buffers(self) -> dict[str, Tensor]:
         return dict(self._model.named_buffers()) if self._isolated() else {}
@@ -119,6 +122,18 @@ class Controls:
                         yield f"{name}/{key}", state, new
 
 
+@contextmanager
+def switched_off(model: nn.Module, event: Event) -> Generator[None]:
+    """The network without what `event` brought, whatever ramps do to it."""
+    device = next(model.parameters()).device
+    handles = _gates(model, event, torch.zeros((), device=device))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class _Slowed:
     """Remembers a tensor and lets only a share of its change pass where `mask` is true."""
 
@@ -137,7 +152,7 @@ class _Slowed:
 def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
     mask = torch.zeros_like(tensor, dtype=torch.bool)
     for event in events:
-        if name.startswith(tuple(f"{new}." for new in (*event.blocks, *event.inserted))):
+        if name.startswith(new_modules(event)):
             mask.fill_(True)
         for slab in event.slabs:
             if slab.tensor == name:
@@ -146,10 +161,16 @@ def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
 
 
 def _new_entries(model: nn.Module, event: Event) -> Iterator[tuple[Tensor, Tensor]]:
+    """New entries of tensors that are not new as a whole."""
+    grown = {slab.tensor for slab in event.slabs}
     for name, parameter in model.named_parameters():
-        mask = _newborn_mask(name, parameter, [event])
-        if bool(mask.any()):
-            yield parameter.detach(), mask
+        if name in grown and not name.startswith(new_modules(event)):
+            yield parameter.detach(), _newborn_mask(name, parameter, [event])
+
+
+def new_modules(event: Event) -> tuple[str, ...]:
+    """What the names of the parameters of new modules begin with."""
+    return tuple(f"{name}." for name in (*event.blocks, *event.inserted))
 
 
 def _gates(model: nn.Module, event: Event, alpha: Tensor) -> list[RemovableHandle]:

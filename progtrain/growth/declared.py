@@ -16,7 +16,7 @@ T = TypeVar("T")
 def left(stages: Mapping[str, T], run: Run) -> list[tuple[str, T]]:
     """The stages to come."""
     passed = passed_over(run)
-    done = len(run.events) + len([name for name in stages if name in passed])
+    done = len(run.grown) + len([name for name in stages if name in passed])
     return list(stages.items())[done:]
 
 

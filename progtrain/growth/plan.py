@@ -104,7 +104,7 @@ def check_times(stages: Sequence[Stage], run: Run, setup: Setup) -> None:
     clock, size = run.clock, run.batch_size
     end = clock.in_samples(clock.total, size)
     times = [clock.in_samples(stage.at, size) if stage.at else None for stage in stages]
-    lasting = lengths(setup.warmup, setup.growth)
+    lasting = lengths(setup)
     lives = [clock.in_samples(length, size) for length in lasting.values()]
     life = sum(known for known in lives if known is not None)
     for stage, time, following in zip(stages, times, [*times, end][1:], strict=True):

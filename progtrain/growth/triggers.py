@@ -14,7 +14,7 @@ from progtrain.run import Observation, Run
 
 def last_growth(run: Run) -> Moment:
     """When the last growth's life cycle ended; the start of the run before the first."""
-    return run.events[-1].since if run.events else Moment()
+    return max((event.since for event in run.events), key=lambda m: m.step, default=Moment())
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def encodable(text: str, encoding: str) -> str:
 
 def stage(run: Run, num_planned: int) -> str:
     """`stage 2/4`; a run that grew past its plan counts on alone."""
-    now = len(run.events) + 1
+    now = len(run.grown) + 1
     return f"stage {now}/{num_planned}" if now <= num_planned else f"stage {now}"
 
 
@@ -159,6 +159,9 @@ def growth(run: Run, event: Event) -> Growth:
 
 def advanced(event: Event) -> str:
     name = f"growth {event.index + 1} {event.stage}"
+    if event.phase is Phase.ROLLED_BACK:
+        lost = f", {flops(event.lost)} lost" if event.lost else ""
+        return f"{name} is rolled back at step {event.since.step:,}: {event.undone}{lost}"
     if event.phase is Phase.INTEGRATED:
         return f"{name} is integrated at step {event.since.step:,}"
     return f"{name} enters {event.phase.value} at step {event.since.step:,}"
@@ -188,13 +191,14 @@ def summary(run: Run) -> list[tuple[str, str]]:
     """The closing words, `(label, sentence)`."""
     stop, grown_out = run.stopped, run.grown_out
     start, now = params_start(run), run.clock.now
+    undone = len(run.events) - len(run.grown)
     return [
         ("stopped", f"{stop.name}: {stop.value}" if stop else "No reason was given."),
         (
             "growing",
             f"{grown_out.name}: {grown_out.value}" if grown_out else "Growth had not ended.",
         ),
-        ("growths", f"{len(run.events)}"),
+        ("growths", f"{len(run.grown)}" + (f", {undone} undone" if undone else "")),
         ("size", f"{start:,} → {params(run.params)} ({ratio(start, run.params)})"),
         (
             "metric",
