@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from progtrain.growth.condition import Condition
 from progtrain.growth.counterfactual import contribution
+from progtrain.growth.expression import Name, asked
 from progtrain.growth.policy import FATE
 from progtrain.run import Event, Run
 from progtrain.setup import Setup
@@ -13,7 +14,8 @@ from progtrain.steps import evaluate
 def unpaid(run: Run, setup: Setup, event: Event) -> str | None:
     """Why the condition does not hold, with the figures it saw; None where it holds."""
     condition = Condition.parse(setup.growth.keep_if or "", "growth.keep_if", FATE)
-    seen = figures(run, setup, event, condition.names)
+    asks = frozenset(node.name for node in asked(condition.tree) if isinstance(node, Name))
+    seen = figures(run, setup, event, asks)
     if condition.holds(run, **seen):
         return None
     told = ", ".join(f"{name} {value:.4g}" for name, value in seen.items())
