@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from progtrain.optimizers.group import OptimizerSet, State
     from progtrain.run import Event, Observation, Phase, Run, Stage, StopReason
     from progtrain.schedulers.shape import When
+    from progtrain.transfer.teaching import Teaching
 
 
 class Operator(Protocol):
@@ -111,6 +112,11 @@ class Warmup(Protocol):
         """Whether alpha ever differs from 1."""
         ...
 
+    @property
+    def isolates(self) -> bool:
+        """Whether what is new passes no gradient on to the host while it is blended in."""
+        ...
+
     def lengths(self) -> Mapping[Phase, Duration]:
         """Length of `Phase.ISOLATE` and `Phase.WARMUP`; a phase not named is skipped."""
         ...
@@ -179,6 +185,20 @@ class StatePolicy(Protocol):
         ...
 
 
+class Transfer(Protocol):
+    """What a growth hands on from the network before it (group `transfer`)."""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether every growth must keep the function, and is silenced where nothing else does."""
+        ...
+
+    @property
+    def teaching(self) -> Teaching | None:
+        """How networks of before teach those after them; None where none does."""
+        ...
+
+
 class Data(Protocol):
     """A data set (group `data`)."""
 
@@ -233,8 +253,10 @@ class PlannedStage:
     params: int
     flops: float  # of one training sample, forward and backward
     what: str  # what this stage adds, in words
+    teachers: int = 0  # bytes of the networks that teach it, at most
 
     @property
     def memory(self) -> int:
-        """Bytes of weights, gradients and two moments in float32; activations come on top."""
-        return 16 * self.params
+        """Bytes of weights, gradients and two moments in float32, and of teachers; activations come
+        on top."""
+        return 16 * self.params + self.teachers

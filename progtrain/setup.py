@@ -15,12 +15,14 @@ from progtrain.contracts import (
     Settle,
     Shape,
     StatePolicy,
+    Transfer,
     Warmup,
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Proof, Stopping, Training
+from progtrain.transfer.inherit import Inherit
 
 Save = Callable[[Run], None]
 
@@ -47,6 +49,7 @@ class Setup:
     interrupted: Callable[[], bool]
     num_classes: int = 1  # logits of one target
     proof: Proof = field(default_factory=Proof)
+    transfer: Transfer = field(default_factory=Inherit)
 
     @property
     def undoes(self) -> bool:

@@ -6,7 +6,7 @@ gates of the ramps at alpha 0. That is causal, which a metric before and after a
 
 from __future__ import annotations
 
-from progtrain.growth.controls import switched_off
+from progtrain.growth.gates import switched_off
 from progtrain.run import Event, Run
 from progtrain.setup import Setup
 from progtrain.steps import evaluate
