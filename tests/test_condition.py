@@ -14,7 +14,7 @@ from progtrain.errors import ConfigError, SettingError
 from progtrain.growth.condition import NAMES, Condition
 from progtrain.growth.expression_parser import DEEPEST, LONGEST
 from progtrain.growth.operators.widen_random import WidenRandom
-from progtrain.metrics import LOGGED, canonical, smaller_is_better
+from progtrain.metrics import ALWAYS, LOGGED, canonical, smaller_is_better
 from progtrain.run import Observation, Run
 
 
@@ -231,9 +231,12 @@ def test_sums_are_computed_as_python_does() -> None:
 
 
 def test_the_known_metrics_are_those_that_evaluations_log(tmp_path: Path) -> None:
-    seen = train(parts("growth=none", "train.ema=0.9"), tmp_path, store=False).run.history[0]
-    assert set(seen.metrics) == set(LOGGED)
+    plain = train(parts("growth=none"), tmp_path, store=False).run.history
+    assert set(plain[-1].metrics) == set(ALWAYS)
+    more = parts("growth=schedule", "train.ema=0.9", "transfer=distill")
+    assert set(train(more, tmp_path, store=False).run.history[-1].metrics) == set(LOGGED)
     assert canonical("val/coarse/loss") == "val/coarse/loss"
+    assert smaller_is_better("train/distillation")
     assert smaller_is_better("val/coarse/loss") and not smaller_is_better("val/ema/accuracy")
 
 

@@ -114,7 +114,7 @@ def flops_of(run: Run, length: Duration) -> float:
         length = Duration(length.value * total.value, total.unit)
     samples = run.clock.in_samples(length, run.batch_size)
     if samples is not None:
-        return samples * run.flops
+        return samples / run.batch_size * run.step_flops
     if length.unit is Unit.FLOP:
         return length.value
     return length.value * now.flops / now.seconds if now.seconds else 0.0

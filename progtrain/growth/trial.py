@@ -57,14 +57,17 @@ class Trial:
         return max(candidates, key=lambda c: c.params)
 
     def cost(self, run: Run, candidates: Sequence[Candidate]) -> float:
-        """FLOPs of trying them all from the network of now."""
+        """FLOPs of trying them all from the network of now, its teachers included."""
+        taught = sum(teacher.flops for teacher in run.teachers)
         grown = [(c.flops, c.cost) for c in candidates]
         if len(grown) + self.include_none < 2:
             return 0.0
         looks = sum(_look(run, run.flops) + 2 * _look(run, flops) for flops, _ in grown)
         each = [*grown, (run.flops, 0.0)] if self.include_none else grown
         looks += _look(run, run.flops) * self.include_none
-        return looks + sum(cost + self.steps * run.batch_size * flops for flops, cost in each)
+        return looks + sum(
+            cost + self.steps * run.batch_size * (flops + taught) for flops, cost in each
+        )
 
 
 def tried(run: Run, setup: Setup, stage: Stage, train: Train) -> Stage | None:
