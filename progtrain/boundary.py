@@ -92,7 +92,8 @@ def recovered(run: Run, event: Event, metric: float | None, setup: Setup) -> boo
 
 def fate(run: Run, setup: Setup, event: Event) -> str | None:
     """Why a growth whose life is over is to be undone; None where it stays, for good."""
-    why = unpaid(run, setup, event) if setup.growth.keep_if is not None else None
+    open_ = event.index in run.ways_back  # one that has been kept may live again: rollback.py
+    why = unpaid(run, setup, event) if open_ else None
     if why is None:
         run.ways_back.pop(event.index, None)
     return why
