@@ -28,9 +28,9 @@ MODELS = {
         "model.width=4",
         "model.stages=1",
         "model.depth=2",
-        "growth.start.width=1.0",
+        "growth.start.depth=2",
     ),
-    "insert": ("model=cnn", "model.width=16"),
+    "insert": ("model=cnn", "model.width=8"),
     "head": ("model=mlp",),
 }
 # one growth, at step 40; its warmup is over at 90, and it has 200 steps
