@@ -57,7 +57,7 @@ PROACTIVE = (  # both gains are 0.2% at step 3
     "growth.trigger.window=3",
     "growth.trigger.exponent=0.004",
 )
-TRIED = ("growth=budget", "growth/choice=trial", "growth.choice.steps=2")
+TRIED = ("growth=budget", "growth/choice=trial", "growth.choice.steps=2", "warmup=none")
 FALLING = ("scheduler.patience=0", "train.evaluate_every=2steps")
 ON_PLATEAU = ("scheduler=reduce_on_plateau", *FALLING)
 LOSS = ("train.metric=val/loss", "train.mode=min")
@@ -217,7 +217,8 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "growth/sequential": CONDITIONAL,
     "growth/overlapping": {**CONDITIONAL, "most": "2"},
     "growth/proactive": {
-        **KEPT,
+        "keep_if": "'gain > 10'",
+        "embargo": ("50%", "growth.keep_if='gain > 10'", "growth.trigger.exponent=0.5"),
         "start.width": "0.25",
         "start.depth": "2",
         "consolidation": "6steps",
@@ -228,7 +229,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "trigger.ratio": "1.2",
         "trigger.exponent": "0.0001",
     },
-    "growth/choice/trial": {"steps": "9", "include_none": ("true", "optimizer.lr=1e-9")},
+    "growth/choice/trial": {"steps": "9", "include_none": "true"},
     "growth/schedule": {
         "start.width": "0.25",
         "start.depth": "2",

@@ -156,13 +156,16 @@ def test_the_gates_on_the_network_are_those_alphas() -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp_layer", "cnn", "resnet", "gpt", "tied", "vit", "user"])
-@pytest.mark.parametrize("order", ["deeper first", "wider first", "twice wider", "twice deeper"])
+@pytest.mark.parametrize(
+    "order", ["deeper first", "wider first", "wider behind", "twice wider", "twice deeper"]
+)
 def test_a_growth_changes_nothing_of_what_is_still_ramping(name: str, order: str) -> None:
     """At its own alpha of 0 the network computes what it did, ramps in their middle included."""
     deeper, wider = DeepenRandom(), WidenRandom()
     operators = {
         "deeper first": (deeper, wider),
         "wider first": (wider, deeper),
+        "wider behind": (wider, DeepenRandom(place="first")),  # blocks with new units move on
         "twice wider": (wider, wider),
         "twice deeper": (deeper, deeper),
     }[order]
