@@ -182,15 +182,16 @@ def _before(
 
 def _teacher(run: Run, kept: dict[str, Any], tensors: Named, engine: Engine) -> Teacher:
     """A network that teaches, of the shape it had; what it was blending is put on by `blend`."""
-    typed: dict[str, Any] = {
-        "since": Moment(**kept["since"]),
-        "events": tuple(_event_from_json(item) for item in kept["events"]),
-    }
     earlier = run.events[: kept["growth"]]
     model = run.rebuilt(e.edit for e in earlier if e.phase is not Phase.ROLLED_BACK)
     placed(model, device_of(kept["device"], engine), kept["precision"])
     _load_weights(model, tensors)
-    return Teacher(**{**kept, **typed, "model": model})
+    typed: dict[str, Any] = {
+        "since": Moment(**kept["since"]),
+        "events": tuple(_event_from_json(item) for item in kept["events"]),
+        "model": model,
+    }
+    return Teacher(**{**kept, **typed})
 
 
 def _teacher_to_json(teacher: Teacher) -> Json:
