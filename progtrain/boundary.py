@@ -11,6 +11,7 @@ from torch import Tensor
 
 from progtrain.errors import DivergedError
 from progtrain.growth.controls import Controls
+from progtrain.growth.gates import blends
 from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
 from progtrain.growth.transaction import transact
@@ -61,6 +62,9 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> None:
         event = replace(event, recovered=run.clock.now)
     run.events[-1] = event
     setup.reporter.grew(run, event)
+    if setup.warmup.blends and not blends(event.edit):
+        text = f"Stage {event.stage} has nothing that a ramp could blend in: it counts at once"
+        setup.reporter.noted(run, text)
     teacher = teach(run, setup, host, events)
     if teacher is not None:
         setup.reporter.noted(run, described(teacher))
@@ -88,7 +92,8 @@ def recovered(run: Run, event: Event, metric: float | None, setup: Setup) -> boo
 
 def fate(run: Run, setup: Setup, event: Event) -> str | None:
     """Why a growth whose life is over is to be undone; None where it stays, for good."""
-    why = unpaid(run, setup, event) if setup.growth.keep_if is not None else None
+    open_ = event.index in run.ways_back  # one that has been kept may live again: rollback.py
+    why = unpaid(run, setup, event) if open_ else None
     if why is None:
         run.ways_back.pop(event.index, None)
     return why

@@ -105,6 +105,7 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
         flops=training_flops(model, x),
         full_params=_full_params(parts),
         batch_size=train.batch_size * train.accumulate,
+        evaluated=len(batches.sets.validation),
         average=begin(model) if train.ema else None,
         template=template,
         blank=blank,

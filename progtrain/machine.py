@@ -4,7 +4,8 @@
         DECIDE   a limit is reached                      → STOP
                  the growth policy says a stage is due   → GROW
                  otherwise                               → STEP
-        GROW     copy → edit → fill → check → swap       → DECIDE
+        GROW     try the candidates, where there are any
+                 copy → edit → fill → check → swap       → DECIDE
         STEP     alphas and rates of living growths
                  learning rate, one optimizer step, clock
                  living growths enter their next phase; one that did not pay is undone
@@ -41,6 +42,7 @@ from progtrain.growth.declared import pass_over
 from progtrain.growth.freezing import frozen_now
 from progtrain.growth.guard import guarded
 from progtrain.growth.life import advance, strengths
+from progtrain.growth.trial import tried
 from progtrain.limits import fruitless, reached
 from progtrain.run import Event, Phase, Run, Stage, StopReason
 from progtrain.setup import Setup
@@ -83,6 +85,13 @@ class Machine:
                     state = self._observe()
         return self._stop()
 
+    def take(self, steps: int) -> None:
+        """So many optimizer steps, or fewer where interrupted; nothing is decided or observed."""
+        for _ in range(steps):
+            if self.setup.interrupted():
+                return
+            self._step()
+
     def _decide(self) -> State:
         run = self.run
         run.stopped = (
@@ -106,7 +115,10 @@ class Machine:
         assert self._stage is not None
         run, setup = self.run, self.setup
         try:
-            grow(run, setup, self._stage, self._controls)
+            stage = self._stage if self._stage.trial is None else self._try(self._stage)
+            if stage is None:
+                return State.DECIDE
+            grow(run, setup, stage, self._controls)
         except NothingToGrowError as error:
             pass_over(run, self._stage, error)
             setup.reporter.noted(run, f"Stage {self._stage.name} is passed over: {error}")
@@ -115,6 +127,13 @@ class Machine:
             raise
         self._renew()
         return State.DECIDE
+
+    def _try(self, stage: Stage) -> Stage | None:
+        """The candidate that a trial finds best, or None; the run is as it was."""
+        self._controls.lift()
+        found = tried(self.run, self.setup, stage, trained)
+        self._renew()
+        return found
 
     def _step(self) -> State:
         run, setup = self.run, self.setup
@@ -171,3 +190,8 @@ class Machine:
         assert self.run.stopped is not None
         close(self.run, self.setup, self._loss)
         return self.run.stopped
+
+
+def trained(run: Run, setup: Setup, steps: int) -> None:
+    """Optimizer steps of a trial."""
+    Machine(run, setup).take(steps)

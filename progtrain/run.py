@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from progtrain.growth.edits import Edit
     from progtrain.growth.inheritance import Inheritance
     from progtrain.growth.rollback import Before
+    from progtrain.growth.trial import Trial
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
 
@@ -75,6 +76,13 @@ class Stage:
     cause: str = ""  # why now, in words
     at: Duration | None = None  # its time since the start, where that is known beforehand
     consolidation: str | None = None  # a length of its own; None: the policy's
+    candidates: Mapping[str, Stage] = field(default_factory=lambda: dict[str, "Stage"]())
+    trial: Trial | None = None  # how the best candidate is found, where there are any
+
+    def because(self, cause: str) -> Stage:
+        """The same stage and candidates, for that cause."""
+        each = {name: stage.because(cause) for name, stage in self.candidates.items()}
+        return replace(self, cause=cause, candidates=each)
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,7 @@ class Run:
     flops: float = 0.0  # of one training sample, forward and backward, of the network now
     full_params: int = 0  # of the model at its full size, as configured
     batch_size: int = 1  # samples of one optimizer step
+    evaluated: int = 0  # samples of one evaluation
     average: nn.Module | None = None  # the moving average of the weights, where one is kept
     template: Template = no_template
     blank: Template = no_template  # builds the network that the run started with

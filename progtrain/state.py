@@ -40,7 +40,7 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     `sizes` are the bytes of the run's row files, `data` the fingerprint of the training data.
     """
     states = {name: run.optimizer.state_of(name) for name in run.optimizer.parameters}
-    tensors = _network(run.model, run.average, states) | {"rng": _rng(engine)}
+    tensors = _network(run.model, run.average, states) | {"rng": random_numbers(engine)}
     for index, before in run.ways_back.items():
         kept = _network(before.model, before.average, before.states)
         tensors |= {f"before_{index}_{name}": group for name, group in kept.items()}
@@ -101,7 +101,7 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
     run.grown_out = StopReason[state["grown_out"]] if state["grown_out"] else None
     if state["scaler"]:
         engine.scaler.load_state_dict(state["scaler"])
-    _set_rng(checkpoint.tensors["rng"], engine)
+    set_random_numbers(checkpoint.tensors["rng"], engine)
 
 
 def differences(checkpoint: Checkpoint, engine: Engine) -> list[str]:
@@ -209,7 +209,8 @@ def _before_to_json(before: Before) -> Json:
     return {"events": events, "params": before.params, "flops": before.flops}
 
 
-def _rng(engine: Engine) -> dict[str, Tensor]:
+def random_numbers(engine: Engine) -> dict[str, Tensor]:
+    """Where every source of random numbers stands."""
     _, words, gauss = random.getstate()
     numpy_state: Any = np.random.get_state()
     states = {
@@ -224,7 +225,8 @@ def _rng(engine: Engine) -> dict[str, Tensor]:
     return states
 
 
-def _set_rng(states: Mapping[str, Tensor], engine: Engine) -> None:
+def set_random_numbers(states: Mapping[str, Tensor], engine: Engine) -> None:
+    """Put every source of random numbers back."""
     torch.set_rng_state(states["torch"])
     gauss = states["python_gauss"].tolist()
     random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))

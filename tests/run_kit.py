@@ -165,6 +165,7 @@ class Spy:
                 "params": run.params,
                 "rate": group["lr"] / group["base_lr"],
                 "alpha": run.events[-1].alpha if run.events else 1.0,
+                "living": {event.stage: event.alpha for event in run.living},
             }
         )
         self.act("stepped", run)
@@ -314,7 +315,7 @@ def digest(run: Run) -> dict[str, str]:
     for i, seen in enumerate(run.history):
         words[f"history/{i}"] = repr(timeless(asdict(seen)))
     for name in ("memory", "grown_out", "stopped", "params", "flops", "full_params", "batch_size"):
-        words[name] = repr(getattr(run, name))
+        words[name] = repr(timeless(getattr(run, name)))
     return words
 
 

@@ -7,16 +7,18 @@ and seconds are charged as if the grown network trained to the end of the run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
-from progtrain.clock import Unit
+from progtrain.clock import Duration, Unit
 from progtrain.contracts import Operator, Trigger
 from progtrain.errors import ConfigError, GrowthError, require
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.choice import Candidate, Choice
+from progtrain.growth.declared import declined
 from progtrain.growth.grow import Host, grow, running
 from progtrain.growth.policy import Policy
+from progtrain.growth.trial import Trial
 from progtrain.run import Run, Stage, StopReason
 
 
@@ -42,7 +44,7 @@ class Budget(Policy):
     def next(self, run: Run) -> Stage | StopReason | None:
         if run.living:
             return None
-        if not self.trigger.due(run):
+        if self._rests(run) or not self.trigger.due(run):
             return None
         stage = self.upcoming(run)
         waits = stage is StopReason.BUDGET and any(self.embargoed(run, n) for n in self.options)
@@ -59,11 +61,24 @@ class Budget(Policy):
         host = Host.of(run)
         free = {n: each for n, each in self.options.items() if not self.embargoed(run, n)}
         found = self._candidates(run, host, free) if free else []
-        fitting = [c for c in found if self._fits(run, c)]
+        trial = self.choice.cost(run, found) if isinstance(self.choice, Trial) else 0.0
+        fitting = [c for c in found if self._fits(run, c, trial)]
         if not fitting:
             return StopReason.BUDGET
         best = self.choice.best(host, fitting)
-        return Stage(best.name, best.operator, self._cause(run, best))
+        stage = Stage(best.name, best.operator, self._cause(run, best))
+        if not isinstance(self.choice, Trial):
+            return stage
+        each = {c.name: Stage(c.name, c.operator, self._cause(run, c)) for c in fitting}
+        return replace(stage, candidates=each, trial=self.choice)
+
+    def _rests(self, run: Run) -> bool:
+        """Whether a trial has just been won by not growing; it rests as if a growth were undone."""
+        since = declined(run)
+        if since is None:
+            return False
+        rest = Duration.parse(self.embargo, "embargo")
+        return since.step == run.clock.step or run.clock.progress(since, rest) < 1
 
     def _candidates(self, run: Run, host: Host, options: Mapping[str, Operator]) -> list[Candidate]:
         found: list[Candidate] = []
@@ -99,7 +114,7 @@ class Budget(Policy):
     def _param_limit(self, run: Run) -> int | None:
         return run.full_params if self._unlimited else self.max_params
 
-    def _fits(self, run: Run, candidate: Candidate) -> bool:
+    def _fits(self, run: Run, candidate: Candidate, trial: float) -> bool:
         limit = self._param_limit(run)
         if limit is not None and candidate.params > limit:
             return False
@@ -107,8 +122,9 @@ class Budget(Policy):
         limits_flops, limits_seconds = self.max_flops is not None, self.max_seconds is not None
         if not now.step and (limits_seconds or (limits_flops and in_seconds)):
             return not run.events  # no step has been timed: a plan cannot see further
-        flops = now.flops + candidate.cost + flops_left(run, candidate.flops)
-        seconds = now.seconds + seconds_left(run, candidate.flops)
+        flops = now.flops + trial + candidate.cost + flops_left(run, candidate.flops)
+        pace = now.seconds / now.flops if now.flops else 0.0
+        seconds = now.seconds + trial * pace + seconds_left(run, candidate.flops)
         return flops <= (self.max_flops or inf) and seconds <= (self.max_seconds or inf)
 
     def _cause(self, run: Run, best: Candidate) -> str:
