@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import (
         AtGrowth,
+        Curriculum,
         Data,
         Growth,
         Hardware,
@@ -103,6 +104,7 @@ class Parts:
 
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     data: Data
+    curriculum: Curriculum
     growth: Growth
     warmup: Warmup
     scheduler: Shape
@@ -132,7 +134,7 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
-    names = ("data", "growth", "warmup", "scheduler", "at_growth", "optimizer")
+    names = ("data", "curriculum", "growth", "warmup", "scheduler", "at_growth", "optimizer")
     names += ("optimizer_state", "hardware", "train", "stop", "proof", "checkpoint")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}

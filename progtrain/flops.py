@@ -36,6 +36,13 @@ def training_flops(model: nn.Module, x: Tensor) -> float:
     return _COUNTED[key]
 
 
+def forward_flops(model: nn.Module, x: Tensor) -> float:
+    """FLOPs of one sample, forward only, on the device of `x`."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x[:_BATCH])
+    return counter.get_total_flops() / len(x[:_BATCH])
+
+
 def _measure(model: nn.Module, x: Tensor) -> float:
     try:
         return _count(_without_values(model), x[:_BATCH].to("meta"))

@@ -1,7 +1,8 @@
 """The stage machine: one loop that trains and grows.
 
     until stopped:
-        DECIDE   a limit is reached                      → STOP
+        DECIDE   what of the data the coming step sees
+                 a limit is reached                      → STOP
                  the growth policy says a stage is due   → GROW
                  otherwise                               → STEP
         GROW     copy → edit → fill → check → swap       → DECIDE
@@ -26,6 +27,7 @@ import torch
 from progtrain.boundary import close, grow, last_loss, look, save
 from progtrain.clock import Duration
 from progtrain.contracts import Strength
+from progtrain.curriculum.sight import Sight
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import pass_over
@@ -55,6 +57,7 @@ class Machine:
         self._loss = torch.tensor(last_loss(run))  # of the last step, on the device
         self._lasting = lengths(setup.warmup, setup.growth)
         self._controls = Controls(run.model, run.events, setup.warmup)
+        self._sight = Sight()
 
     def go(self) -> StopReason:
         """Train and grow until a reason to stop; the reason."""
@@ -74,6 +77,7 @@ class Machine:
 
     def _decide(self) -> State:
         run = self.run
+        self._look_ahead()
         run.stopped = (
             StopReason.INTERRUPTED if self.setup.interrupted() else reached(run, self.setup)
         )
@@ -90,6 +94,13 @@ class Machine:
             self._stage = due
             return State.GROW
         return State.STEP
+
+    def _look_ahead(self) -> None:
+        """Set the coming step's view; its cost is counted on the network without controls."""
+        if self._sight.look(self.run):
+            self._controls.lift()
+            self._sight.measure(self.run)
+            self._controls = Controls(self.run.model, self.run.events, self.setup.warmup)
 
     def _grow(self) -> State:
         assert self._stage is not None
@@ -108,7 +119,7 @@ class Machine:
     def _step(self) -> State:
         run, setup = self.run, self.setup
         begun = time.perf_counter()
-        flops = run.flops * run.batch_size
+        flops = run.step_flops
         strong = strengths(run, setup.warmup, run.clock.after_step(run.batch_size, flops))
         with guarded(run, setup):
             self._loss = train_step(run, setup, self._controls, strong)

@@ -12,12 +12,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from progtrain.clock import Clock, Duration, Moment
+from progtrain.contracts import View
+from progtrain.curriculum.none import NoCurriculum
 from progtrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from progtrain.contracts import Operator
+    from progtrain.contracts import Curriculum, Operator
     from progtrain.growth.edits import Edit
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
@@ -146,14 +148,25 @@ class Run:
     flops: float = 0.0  # of one training sample, forward and backward, of the network now
     full_params: int = 0  # of the model at its full size, as configured
     batch_size: int = 1  # samples of one optimizer step
+    accumulate: int = 1  # forward passes of one optimizer step
     average: nn.Module | None = None  # the moving average of the weights, where one is kept
     template: Template = no_template
+    curriculum: Curriculum = field(default_factory=NoCurriculum)
+    recurring: bool = False  # whether the curriculum starts again with every growth
+    order: Tensor | None = None  # training samples (N,), easiest first, where they are ranked
+    view: View = field(default_factory=View)  # of the coming step; follows from the clock
+    view_flops: float | None = None  # `flops` of a sample of the view's size; None: the same
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())
     memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())
     grown_out: StopReason | None = None  # why growth ended, once it has
     stopped: StopReason | None = None
     test: Mapping[str, float] | None = None  # metrics on the test split, once, at the end
+
+    @property
+    def step_flops(self) -> float:
+        """FLOPs of the coming optimizer step."""
+        return self.batch_size * (self.flops if self.view_flops is None else self.view_flops)
 
     @property
     def edits(self) -> list[Edit]:

@@ -41,6 +41,8 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     tensors = {"model": dict(run.model.state_dict()), "optimizer": optimizer, "rng": _rng(engine)}
     if run.average is not None:
         tensors["average"] = dict(run.average.state_dict())
+    if run.order is not None:
+        tensors["curriculum"] = {"order": run.order}
     state: Json = {
         "clock": asdict(run.clock.now),
         "events": [_event_to_json(event) for event in run.events],
@@ -72,6 +74,7 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
     run.optimizer = recipe.build(parameters, sliced_tensors(run.edits))
     _load_optimizer(run, checkpoint.tensors["optimizer"], engine.device)
     run.clock.now = Moment(**state["clock"])
+    run.order = checkpoint.tensors.get("curriculum", {}).get("order")
     run.history[:] = [_observation_from_json(item) for item in state["history"]]
     run.memory = state["memory"]
     run.grown_out = StopReason[state["grown_out"]] if state["grown_out"] else None

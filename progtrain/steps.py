@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from progtrain.contracts import Strength
+from progtrain.curriculum.seen import training_batch
 from progtrain.data.sets import Split
 from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
@@ -30,11 +31,11 @@ def learning_rate(run: Run, setup: Setup) -> float:
     when = When(
         clock,
         clock.now,
-        after=clock.after_step(run.batch_size, run.flops * run.batch_size),
+        after=clock.after_step(run.batch_size, run.step_flops),
         metrics=metric,
         growths=tuple(event.moment for event in run.events),
     )
-    return setup.at_growth.multiplier(setup.scheduler, when)
+    return setup.at_growth.multiplier(setup.scheduler, when) * run.view.rate
 
 
 def train_step(
@@ -48,8 +49,7 @@ def train_step(
     losses: list[Tensor] = []
     with controls.still_buffers():
         for part in range(parts):
-            position = run.clock.now.samples + part * setup.train.batch_size
-            x, y = setup.batches.at(position, setup.train.batch_size)
+            x, y = training_batch(run, setup.batches, part, run.batch_size // parts)
             with engine.autocast():
                 loss = cross_entropy(run.model(x), y)
             engine.backward(loss / parts if parts > 1 else loss)
