@@ -48,8 +48,8 @@ class ImageSize:
         full = min(run.probe.x.shape[-2:])
         advice = (
             "model=cnn, model=resnet and most of model=torchvision take images of any size;"
-            " model=mlp and model=vit take one size only. Try one of those, a larger"
-            " curriculum.start, or curriculum=difficulty."
+            " model=mlp and model=vit take one size only. Try one of those, curriculum=difficulty,"
+            " or, where the model takes several sizes, a larger curriculum.start."
         )
         first = first_size(self.start, full)
         check_runs(run, first, full, self.multiple, lambda side: View(side=side), advice)
