@@ -165,7 +165,7 @@ class Spy:
                 "params": run.params,
                 "rate": group["lr"] / group["base_lr"],
                 "alpha": run.events[-1].alpha if run.events else 1.0,
-                "view": (run.view.share, run.view.side, run.batch_size),
+                "view": (run.view.share, run.view.side, run.view.length, run.batch_size),
                 "curriculum": bool(run.curriculum.sets),
             }
         )

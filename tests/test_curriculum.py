@@ -146,12 +146,12 @@ def test_no_sample_is_lost_or_repeated_where_the_batch_grows(tmp_path: Path) -> 
 
 def test_the_batch_doubles_with_the_first_step_after_its_time(tmp_path: Path) -> None:
     even = train(parts(*DOUBLING), tmp_path / "even", store=False).spy.rows
-    assert [row["view"][2] for row in even] == [8] * 4 + [16] * 4 + [32] * 16
+    assert [row["view"][3] for row in even] == [8] * 4 + [16] * 4 + [32] * 16
     milestones = ("curriculum.every=null", "curriculum.milestones=[3steps,50%]")
     at = train(parts(*DOUBLING, *milestones), tmp_path / "at", store=False).spy.rows
-    assert [row["view"][2] for row in at] == [8] * 3 + [16] * 9 + [32] * 12
+    assert [row["view"][3] for row in at] == [8] * 3 + [16] * 9 + [32] * 12
     capped = train(parts(*DOUBLING, "curriculum.maximum=20"), tmp_path / "capped", store=False)
-    assert [row["view"][2] for row in capped.spy.rows][-1] == 20
+    assert [row["view"][3] for row in capped.spy.rows][-1] == 20
 
 
 @pytest.mark.parametrize(("rule", "power"), [("none", 0), ("sqrt", 0.5), ("linear", 1)])
@@ -208,10 +208,10 @@ def test_sequences_are_cut_with_their_targets(tmp_path: Path) -> None:
 
 def test_images_are_averaged_and_keep_their_proportions() -> None:
     x = torch.zeros(1, 1, 4, 8)
-    x[..., ::2] = 1.0
-    small = shaped(x, View(side=2))
-    assert small.shape == (1, 1, 2, 4)
-    assert small[..., 1:-1].sub(0.5).abs().max() < 0.1
+    x[..., ::4] = 1.0  # whoever only interpolates between neighbours sees nothing of it
+    small = shaped(x, View(side=1))
+    assert small.shape == (1, 1, 1, 2)
+    assert small.sub(0.25).abs().max() < 0.1
     assert image_size(4, 8, 3) == (3, 6) and image_size(5, 4, 2) == (2, 2)
     assert shaped(x, View()) is x
 
@@ -243,7 +243,8 @@ def test_a_combination_merges_and_is_over_with_the_last(tmp_path: Path) -> None:
     )
     share = ((1 + 0.2**2) / 2) ** 0.5
     view = made.curriculum.view(run, Moment())
-    assert view == View(share=pytest.approx(share), batch_size=16, rate=1.0, progress=0.5)
+    assert view.share == pytest.approx(share)
+    assert replace(view, share=1.0) == View(batch_size=16, rate=1.0, progress=0.5)
     assert made.curriculum.sets == {"share", "batch_size", "rate"}
 
 

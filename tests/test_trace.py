@@ -90,7 +90,7 @@ def table(finished: Finished) -> str:
 
 
 def _row(row: dict[str, Any]) -> str:
-    share, side, batch = row["view"]
+    share, side, _, batch = row["view"]
     seen = f"  {share:8.6f}  {side or '-':>4}  {batch:>5}" if row["curriculum"] else ""
     return (
         f"{row['step']:>4}  {row['stage']:<8}  {row['phase'].value:<11}  {row['params']:>6}"

@@ -119,7 +119,7 @@ def check_times(stages: Sequence[Stage], run: Run, setup: Setup) -> None:
             raise ConfigError(
                 f"growth.stages.{stage.name}.at={stage.at} is not before the stage after it."
             )
-        if _lived(time, lasting.values(), timeline) > following * (1 + 1e-9):
+        if lived(time, lasting.values(), timeline) > following * (1 + 1e-9):
             first, last = timeline.step(time) or 0, timeline.step(following) or 0
             words = ", ".join(f"{phase.value} {length}" for phase, length in lasting.items())
             raise ConfigError(
@@ -129,7 +129,7 @@ def check_times(stages: Sequence[Stage], run: Run, setup: Setup) -> None:
             )
 
 
-def _lived(time: float, lasting: Iterable[Duration], timeline: Timeline) -> float:
+def lived(time: float, lasting: Iterable[Duration], timeline: Timeline) -> float:
     """The sample at which a growth of `time` is integrated, as far as that can be known."""
     for length in lasting:
         after = timeline.after(time, length)
