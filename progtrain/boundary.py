@@ -6,16 +6,21 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import isfinite
 
+import torch
 from torch import Tensor
 
 from progtrain.errors import DivergedError
 from progtrain.growth.controls import Controls
+from progtrain.growth.gates import blends
+from progtrain.growth.payoff import unpaid
+from progtrain.growth.rollback import undo
 from progtrain.growth.transaction import transact
-from progtrain.run import Observation, Run, Stage, StopReason
+from progtrain.run import Event, Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import evaluate
+from progtrain.transfer.teachers import described, forget, teach
 
-_LOSS = "boundary/loss"  # in `Run.memory`
+_LOSS, _DISTILLED = "boundary/loss", "boundary/distillation"  # in `Run.memory`
 
 
 def last_loss(run: Run) -> float:
@@ -24,27 +29,83 @@ def last_loss(run: Run) -> float:
     return loss if isinstance(loss, float) else 0.0
 
 
+def last_distillation(run: Run) -> Tensor | None:
+    """The distillation loss of the last step as a checkpoint has kept it."""
+    loss = run.memory.get(_DISTILLED)
+    return torch.tensor(loss, dtype=torch.float64) if isinstance(loss, float) else None
+
+
 def look(run: Run, setup: Setup, loss: Tensor) -> None:
     """Evaluate, remember, report; raises `DivergedError`."""
     metrics = evaluate(run, setup, setup.batches.sets.validation, "val")
     metrics["train/loss"] = float(loss)
+    if run.distilled is not None:
+        metrics["train/distillation"] = float(run.distilled)
     observation = Observation(run.clock.now, run.clock.epoch, metrics)
     run.history.append(observation)
     setup.reporter.observed(run, observation)
+    _recover(run, setup)
     _refuse_divergence(run, metrics.values())
 
 
 def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> None:
     """Grow, with the metric before and after; raises `GrowthError`, and the run is as it was."""
     before = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
+    host, events = run.model, run.events
     event = transact(run, setup, stage, controls)
     running = Controls(run.model, run.events, setup.warmup)
     after = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
     running.lift()
     run.clock.charge(event.cost, event.seconds)
     event = replace(event, metric_before=before, metric_after=after, since=run.clock.now)
+    if recovered(run, event, after, setup):
+        event = replace(event, recovered=run.clock.now)
     run.events[-1] = event
     setup.reporter.grew(run, event)
+    if setup.warmup.blends and not blends(event.edit):
+        text = f"Stage {event.stage} has nothing that a ramp could blend in: it counts at once"
+        setup.reporter.noted(run, text)
+    teacher = teach(run, setup, host, events)
+    if teacher is not None:
+        setup.reporter.noted(run, described(teacher))
+
+
+def _recover(run: Run, setup: Setup) -> None:
+    """Note the growths whose metric is back where it was before them."""
+    for event in run.grown:
+        if event.recovered is None and recovered(run, event, run.last_metric, setup):
+            run.events[event.index] = replace(event, recovered=run.clock.now)
+            steps = run.clock.step - event.moment.step
+            setup.reporter.noted(
+                run, f"growth {event.index + 1} {event.stage} has recovered after {steps:,} steps"
+            )
+
+
+def recovered(run: Run, event: Event, metric: float | None, setup: Setup) -> bool:
+    """Whether `metric` is back at `train.recovery` of its value before the growth."""
+    before, share = event.metric_before, setup.train.recovery
+    if before is None or metric is None:
+        return before is None
+    slack = (1 - share) * abs(before)
+    return metric >= before - slack if run.mode == "max" else metric <= before + slack
+
+
+def fate(run: Run, setup: Setup, event: Event) -> str | None:
+    """Why a growth whose life is over is to be undone; None where it stays, for good."""
+    open_ = event.index in run.ways_back  # one that has been kept may live again: rollback.py
+    why = unpaid(run, setup, event) if open_ else None
+    if why is None:
+        run.ways_back.pop(event.index, None)
+    return why
+
+
+def roll_back(run: Run, setup: Setup, event: Event, why: str) -> None:
+    """Undo a growth, and report it; controls are lifted."""
+    undone = undo(run, event, why)
+    forget(run, event.index)
+    run.model.train()
+    for each in undone:
+        setup.reporter.advanced(run, each)
 
 
 def save(run: Run, setup: Setup, loss: Tensor) -> None:
@@ -52,6 +113,9 @@ def save(run: Run, setup: Setup, loss: Tensor) -> None:
     value = float(loss)
     _refuse_divergence(run, [value, *(float(p.detach().sum()) for p in run.model.parameters())])
     run.memory[_LOSS] = value
+    run.memory.pop(_DISTILLED, None)
+    if run.distilled is not None:
+        run.memory[_DISTILLED] = float(run.distilled)
     setup.save(run)
 
 

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
         Growth,
         Hardware,
         OptimizerRecipe,
+        Settle,
         Shape,
         StatePolicy,
+        Transfer,
         Warmup,
     )
     from progtrain.settings import Checkpoints, Proof, Stopping, Training
@@ -107,10 +109,12 @@ class Parts:
     curriculum: Curriculum
     growth: Growth
     warmup: Warmup
+    settle: Settle
     scheduler: Shape
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
     optimizer_state: StatePolicy
+    transfer: Transfer
     hardware: Hardware
     train: Training
     stop: Stopping
@@ -134,8 +138,9 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
-    names = ("data", "curriculum", "growth", "warmup", "scheduler", "at_growth", "optimizer")
-    names += ("optimizer_state", "hardware", "train", "stop", "proof", "checkpoint")
+    names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
+    names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
+    names += ("checkpoint",)
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from progtrain.clock import Duration, Moment
+    from progtrain.clock import Clock, Duration, Moment
     from progtrain.data.sets import Sets
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from progtrain.run import Event, Observation, Phase, Run, Stage, StopReason
     from progtrain.schedulers.shape import When
     from progtrain.setup import Setup
+    from progtrain.transfer.teaching import Teaching
 
 
 class Operator(Protocol):
@@ -72,6 +73,11 @@ class Growth(Protocol):
         """How long the structure stays after a growth has warmed up."""
         ...
 
+    @property
+    def keep_if(self) -> str | None:
+        """A condition at the end of a growth's life without which it is undone; None: kept."""
+        ...
+
     def upcoming(self, run: Run) -> Stage | StopReason:
         """The stage that comes next whenever its time comes, or why there is none."""
         ...
@@ -107,6 +113,11 @@ class Warmup(Protocol):
         """Whether alpha ever differs from 1."""
         ...
 
+    @property
+    def isolates(self) -> bool:
+        """Whether what is new passes no gradient on to the host while it is blended in."""
+        ...
+
     def lengths(self) -> Mapping[Phase, Duration]:
         """Length of `Phase.ISOLATE` and `Phase.WARMUP`; a phase not named is skipped."""
         ...
@@ -129,6 +140,20 @@ class AtGrowth(Protocol):
 
     def multiplier(self, shape: Shape, when: When) -> float:
         """The shape's multiplier, told about growths."""
+        ...
+
+
+class Settle(Protocol):
+    """What the learning rate does while a growth settles (group `settle`)."""
+
+    @property
+    def lasting(self) -> Duration:
+        """Length of `Phase.SETTLE`; of length 0 the phase is skipped."""
+        ...
+
+    def factor(self, event: Event, clock: Clock) -> float:
+        """Factor on every group's learning rate, beside the scheduler's; of several growths the
+        smallest counts."""
         ...
 
 
@@ -158,6 +183,20 @@ class StatePolicy(Protocol):
     def carried(self, grown: Grown, name: str, parameter: nn.Parameter, state: State) -> State:
         """The state of tensor `name` after the growth; `parameter` and `state` are the old ones,
         with what is counted counted for every entry where the tensor has grown."""
+        ...
+
+
+class Transfer(Protocol):
+    """What a growth hands on from the network before it (group `transfer`)."""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether every growth must keep the function, and is silenced where nothing else does."""
+        ...
+
+    @property
+    def teaching(self) -> Teaching | None:
+        """How networks of before teach those after them; None where none does."""
         ...
 
 
@@ -270,8 +309,10 @@ class PlannedStage:
     params: int
     flops: float  # of one training sample, forward and backward
     what: str  # what this stage adds, in words
+    teachers: int = 0  # bytes of the networks that teach it, at most
 
     @property
     def memory(self) -> int:
-        """Bytes of weights, gradients and two moments in float32; activations come on top."""
-        return 16 * self.params
+        """Bytes of weights, gradients and two moments in float32, and of teachers; activations come
+        on top."""
+        return 16 * self.params + self.teachers

@@ -29,6 +29,7 @@ from progtrain.errors import CheckpointError, Interrupted
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.average import begin
 from progtrain.growth.first_block import with_blocks
+from progtrain.growth.heads import train_every_head
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
@@ -40,6 +41,7 @@ from progtrain.run import Json, Probe, Run, StopReason
 from progtrain.settings import Training
 from progtrain.setup import Setup
 from progtrain.state import data_fingerprint, differences, edits_of, file_sizes, pack, unpack
+from progtrain.transfer.teachers import blend
 
 PROBE_SAMPLES = 64
 
@@ -83,12 +85,15 @@ def train_job(parts: Parts, directory: Path) -> float:
 def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None) -> Run:
     _seed(parts.seed)
     start = parts.growth.start
-    model = parts.model_factory(start)
+    blank = partial(parts.model_factory, start)
+    model = blank()
     template = partial(parts.model_factory, with_blocks(start))
     for edit in edits_of(saved) if saved else []:
         edit.apply(model, template)
     engine.place(model)
     train = parts.train
+    if train.heads == "all":
+        train_every_head(model)
     x, y = batches.at(0, min(PROBE_SAMPLES, len(batches.sets.train)))
     clock = Clock(Duration.parse(train.duration, "train.duration"), len(batches.sets.train))
     run = Run(
@@ -106,17 +111,29 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
         accumulate=train.accumulate,
         curriculum=parts.curriculum,
         recurring=getattr(parts.growth, "recurring", False),
+        evaluated=len(batches.sets.validation),
         average=begin(model) if train.ema else None,
         template=template,
+        blank=blank,
     )
     _seed(mixed(parts.seed, 1))
     if saved:
         _check_same_data(saved, batches.sets)
         _check_same_optimizer(saved, parts)
         unpack(run, saved, engine, parts.optimizer)
+        _go_on(run, parts)
         if _told(saved, "growth") != parts.config.get("growth"):
             run.grown_out = None  # what is allowed now may be more
     return run
+
+
+def _go_on(run: Run, parts: Parts) -> None:
+    """What a checkpoint's networks need of the settings."""
+    run.teachers = run.teachers if parts.transfer.teaching else []
+    for teacher in run.teachers:
+        blend(teacher, parts.warmup)
+    for before in run.ways_back.values() if parts.train.heads == "all" else ():
+        train_every_head(before.model)
 
 
 def _seed(seed: int) -> None:
@@ -172,23 +189,25 @@ def _setup(
     signals: Signals,
 ) -> Setup:
     return Setup(
-        parts.model_factory,
-        parts.growth,
-        parts.warmup,
-        parts.scheduler,
-        parts.at_growth,
-        parts.optimizer,
-        parts.optimizer_state,
-        batches,
-        engine,
-        parts.train,
-        parts.stop,
-        parts.checkpoint,
-        reports,
-        save,
-        lambda: signals.number != 0,
-        parts.data.num_classes,
-        parts.proof,
+        model_factory=parts.model_factory,
+        growth=parts.growth,
+        warmup=parts.warmup,
+        settle=parts.settle,
+        scheduler=parts.scheduler,
+        at_growth=parts.at_growth,
+        optimizer=parts.optimizer,
+        optimizer_state=parts.optimizer_state,
+        batches=batches,
+        engine=engine,
+        train=parts.train,
+        stop=parts.stop,
+        checkpoint=parts.checkpoint,
+        reporter=reports,
+        save=save,
+        interrupted=lambda: signals.number != 0,
+        num_classes=parts.data.num_classes,
+        proof=parts.proof,
+        transfer=parts.transfer,
     )
 
 

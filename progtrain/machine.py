@@ -5,10 +5,11 @@
                  a limit is reached                      → STOP
                  the growth policy says a stage is due   → GROW
                  otherwise                               → STEP
-        GROW     copy → edit → fill → check → swap       → DECIDE
+        GROW     try the candidates, where there are any
+                 copy → edit → fill → check → swap       → DECIDE
         STEP     alphas and rates of living growths
                  learning rate, one optimizer step, clock
-                 living growths enter their next phase
+                 living growths enter their next phase; one that did not pay is undone
                  an evaluation or a checkpoint is due    → OBSERVE, else DECIDE
         OBSERVE  evaluate, report, save                  → DECIDE
         STOP     last evaluation, last checkpoint, test
@@ -24,19 +25,31 @@ from enum import Enum, auto
 
 import torch
 
-from progtrain.boundary import close, grow, last_loss, look, save
+from progtrain.boundary import (
+    close,
+    fate,
+    grow,
+    last_distillation,
+    last_loss,
+    look,
+    roll_back,
+    save,
+)
 from progtrain.clock import Duration
 from progtrain.contracts import Strength
 from progtrain.curriculum.sight import Sight
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import pass_over
+from progtrain.growth.freezing import frozen_now
 from progtrain.growth.guard import guarded
-from progtrain.growth.life import advance, lengths, strengths
+from progtrain.growth.life import advance, strengths
+from progtrain.growth.trial import tried
 from progtrain.limits import fruitless, reached
-from progtrain.run import Run, Stage, StopReason
+from progtrain.run import Event, Phase, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import train_step
+from progtrain.transfer.teachers import release
 
 
 class State(Enum):
@@ -55,8 +68,8 @@ class Machine:
         self._stage: Stage | None = None  # what GROW is to do
         self._last = run.clock.now  # before the last step
         self._loss = torch.tensor(last_loss(run))  # of the last step, on the device
-        self._lasting = lengths(setup.warmup, setup.growth)
-        self._controls = Controls(run.model, run.events, setup.warmup)
+        run.distilled = last_distillation(run)
+        self._controls = self._made()
         self._sight = Sight()
 
     def go(self) -> StopReason:
@@ -74,6 +87,14 @@ class Machine:
                 case State.OBSERVE:
                     state = self._observe()
         return self._stop()
+
+    def take(self, steps: int) -> None:
+        """So many optimizer steps, or fewer where interrupted; nothing is decided or observed."""
+        for _ in range(steps):
+            if self.setup.interrupted():
+                return
+            self._look_ahead()
+            self._step()
 
     def _decide(self) -> State:
         run = self.run
@@ -100,31 +121,42 @@ class Machine:
         if self._sight.look(self.run):
             self._controls.lift()
             self._sight.measure(self.run)
-            self._controls = Controls(self.run.model, self.run.events, self.setup.warmup)
+            self._controls = self._made()
 
     def _grow(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
         try:
-            grow(run, setup, self._stage, self._controls)
+            stage = self._stage if self._stage.trial is None else self._try(self._stage)
+            if stage is None:
+                return State.DECIDE
+            grow(run, setup, stage, self._controls)
         except NothingToGrowError as error:
             pass_over(run, self._stage, error)
             setup.reporter.noted(run, f"Stage {self._stage.name} is passed over: {error}")
         except GrowthError:
             save(run, setup, self._loss)  # the run is as it was
             raise
-        self._controls = Controls(run.model, run.events, setup.warmup)
+        self._renew()
         return State.DECIDE
+
+    def _try(self, stage: Stage) -> Stage | None:
+        """The candidate that a trial finds best, or None; the run is as it was."""
+        self._controls.lift()
+        found = tried(self.run, self.setup, stage, trained)
+        self._renew()
+        return found
 
     def _step(self) -> State:
         run, setup = self.run, self.setup
         begun = time.perf_counter()
         flops = run.step_flops
-        strong = strengths(run, setup.warmup, run.clock.after_step(run.batch_size, flops))
+        strong = strengths(run, setup, run.clock.after_step(run.batch_size, flops))
         with guarded(run, setup):
             self._loss = train_step(run, setup, self._controls, strong)
         self._last = run.clock.now
         run.clock.tick(run.batch_size, flops, time.perf_counter() - begun)
+        release(run, setup)
         self._advance(strong)
         setup.reporter.stepped(run, self._loss)
         due = self._crossed(setup.train.evaluate_every) or self._crossed(setup.checkpoint.every)
@@ -132,12 +164,29 @@ class Machine:
 
     def _advance(self, strong: dict[int, Strength]) -> None:
         """Note each living growth's alpha, and let those whose phase is over enter the next."""
-        moved = advance(self.run, self._lasting, strong)
-        if moved:
-            self._controls.lift()
-            self._controls = Controls(self.run.model, self.run.events, self.setup.warmup)
+        moved = advance(self.run, self.setup, strong)
+        thaw = self.setup.train.thaw
+        if moved or (thaw is not None and self._crossed(thaw)):
+            self._renew()
         for event in moved:
             self.setup.reporter.advanced(self.run, event)
+            over = event.phase is Phase.INTEGRATED and event in self.run.events
+            if over and (why := fate(self.run, self.setup, event)):
+                self._undo(event, why)
+
+    def _undo(self, event: Event, why: str) -> None:
+        self._controls.lift()
+        roll_back(self.run, self.setup, event, why)
+        self._renew()
+
+    def _renew(self) -> None:
+        """Controls for the network and the growths of now."""
+        self._controls.lift()
+        self._controls = self._made()
+
+    def _made(self) -> Controls:
+        run, setup = self.run, self.setup
+        return Controls(run.model, run.events, setup.warmup, frozen_now(run, setup.train))
 
     def _crossed(self, every: str) -> bool:
         return self.run.clock.crossed(self._last, Duration.parse(every, "every"))
@@ -153,3 +202,8 @@ class Machine:
         assert self.run.stopped is not None
         close(self.run, self.setup, self._loss)
         return self.run.stopped
+
+
+def trained(run: Run, setup: Setup, steps: int) -> None:
+    """Optimizer steps of a trial."""
+    Machine(run, setup).take(steps)

@@ -6,7 +6,7 @@ what they must remember lives here, so a resume needs no code of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import Curriculum, Operator
     from progtrain.growth.edits import Edit
+    from progtrain.growth.inheritance import Inheritance
+    from progtrain.growth.rollback import Before
+    from progtrain.growth.trial import Trial
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
 
-# Builds the start network with a block where it has none: what a block of this model is.
+# Builds a network: `template` the start network with a block where it has none.
 Template = Callable[[], "nn.Module"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -39,8 +42,11 @@ class Phase(Enum):
 
     ISOLATE = "isolate"  # the host is frozen, only what is new learns
     WARMUP = "warmup"  # what is new is blended in
+    HOLD = "hold"  # a ramp that waits at its alpha; from here alone it may be retargeted
+    SETTLE = "settle"  # a lower learning rate for everything
     CONSOLIDATE = "consolidate"  # no structural change
     INTEGRATED = "integrated"  # part of the host
+    ROLLED_BACK = "rolled back"  # undone: the host is as it was before
 
 
 class StopReason(Enum):
@@ -71,6 +77,14 @@ class Stage:
     operator: Operator
     cause: str = ""  # why now, in words
     at: Duration | None = None  # its time since the start, where that is known beforehand
+    consolidation: str | None = None  # a length of its own; None: the policy's
+    candidates: Mapping[str, Stage] = field(default_factory=lambda: dict[str, "Stage"]())
+    trial: Trial | None = None  # how the best candidate is found, where there are any
+
+    def because(self, cause: str) -> Stage:
+        """The same stage and candidates, for that cause."""
+        each = {name: stage.because(cause) for name, stage in self.candidates.items()}
+        return replace(self, cause=cause, candidates=each)
 
 
 @dataclass(frozen=True)
@@ -101,10 +115,21 @@ class Event:
     seconds: float = 0.0  # what the growth took
     alpha: float = 1.0  # strength of the new part now
     inserted: tuple[str, ...] = ()  # new modules beside or behind others, under their names now
+    shares: bool = False  # weights of the host were changed to make room
+    consolidation: str | None = None  # a length of its own; None: the policy's
+    rate: float = 1.0  # the learning rate's multiplier when it happened
+    recovered: Moment | None = None  # when the metric was back at its value before
+    stretch: float = 1.0  # factor on the lengths of its warmup
+    ramped: float = 0.0  # share of the ramp that was over when the present phase began
+    hold: str = ""  # how long the ramp waits, while it does
+    undone: str = ""  # why it was rolled back
+    lost: float = 0.0  # FLOPs that were spent on it and given up
+    heads: tuple[str, ...] = ()  # new heads, under their names now
+    inherited: Inheritance | None = None  # what became of every tensor
 
     @property
     def alive(self) -> bool:
-        return self.phase is not Phase.INTEGRATED
+        return self.phase not in (Phase.INTEGRATED, Phase.ROLLED_BACK)
 
     def moved(self, edit: Edit) -> Event:
         """The same event after `edit` has moved modules and entries."""
@@ -113,6 +138,7 @@ class Event:
             slabs=edit.follow(self.slabs),
             blocks=tuple(edit.rename(b) for b in self.blocks),
             inserted=tuple(edit.rename(name) for name in self.inserted),
+            heads=tuple(edit.rename(name) for name in self.heads),
         )
 
 
@@ -133,6 +159,20 @@ class Probe:
     y: Tensor  # (batch,)
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The network as it was before a growth, frozen, for those that come after it to learn of."""
+
+    growth: int  # index of that growth
+    stage: str
+    since: Moment  # when it began to teach
+    model: nn.Module  # in evaluation mode, blending what it was blending then
+    events: tuple[Event, ...]  # the growths that it is blending
+    flops: float  # of one sample, forward
+    device: str  # where it computes: same, cpu
+    precision: str  # of its weights: same, bf16, fp16
+
+
 @dataclass
 class Run:
     """All state of a run."""
@@ -149,13 +189,18 @@ class Run:
     full_params: int = 0  # of the model at its full size, as configured
     batch_size: int = 1  # samples of one optimizer step
     accumulate: int = 1  # forward passes of one optimizer step
+    evaluated: int = 0  # samples of one evaluation
     average: nn.Module | None = None  # the moving average of the weights, where one is kept
     template: Template = no_template
+    blank: Template = no_template  # builds the network that the run started with
     curriculum: Curriculum = field(default_factory=NoCurriculum)
     recurring: bool = False  # whether the curriculum starts again with every growth
     order: Tensor | None = None  # training samples (N,), easiest first, where they are ranked
     view: View = field(default_factory=View)  # of the coming step; follows from the clock
-    view_flops: float | None = None  # `flops` of a sample of the view's size; None: the same
+    view_flops: float | None = None  # of a sample of the view's size, teachers included; None: full
+    ways_back: dict[int, Before] = field(default_factory=lambda: dict[int, "Before"]())
+    teachers: list[Teacher] = field(default_factory=lambda: list[Teacher]())  # oldest first
+    distilled: Tensor | None = None  # distillation loss of the last step, on the device
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())
     memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())
@@ -164,13 +209,28 @@ class Run:
     test: Mapping[str, float] | None = None  # metrics on the test split, once, at the end
 
     @property
-    def step_flops(self) -> float:
-        """FLOPs of the coming optimizer step."""
-        return self.batch_size * (self.flops if self.view_flops is None else self.view_flops)
+    def grown(self) -> list[Event]:
+        """Growths that have not been undone."""
+        return [event for event in self.events if event.phase is not Phase.ROLLED_BACK]
 
     @property
     def edits(self) -> list[Edit]:
-        return [event.edit for event in self.events]
+        """What makes the network of now out of the start network."""
+        return [event.edit for event in self.grown]
+
+    def rebuilt(self, edits: Iterable[Edit]) -> nn.Module:
+        """A network of the shape that `edits` give, with the values of a new one."""
+        model = self.blank()
+        for edit in edits:
+            edit.apply(model, self.template)
+        return model
+
+    @property
+    def step_flops(self) -> float:
+        """FLOPs of the coming optimizer step: of the network, and a forward of every teacher."""
+        if self.view_flops is not None:
+            return self.batch_size * self.view_flops
+        return self.batch_size * (self.flops + sum(teacher.flops for teacher in self.teachers))
 
     @property
     def living(self) -> list[Event]:

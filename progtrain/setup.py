@@ -12,14 +12,17 @@ from progtrain.contracts import (
     Growth,
     OptimizerRecipe,
     Reporter,
+    Settle,
     Shape,
     StatePolicy,
+    Transfer,
     Warmup,
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Proof, Stopping, Training
+from progtrain.transfer.inherit import Inherit
 
 Save = Callable[[Run], None]
 
@@ -31,6 +34,7 @@ class Setup:
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     growth: Growth
     warmup: Warmup
+    settle: Settle
     scheduler: Shape
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
@@ -45,3 +49,9 @@ class Setup:
     interrupted: Callable[[], bool]
     num_classes: int = 1  # logits of one target
     proof: Proof = field(default_factory=Proof)
+    transfer: Transfer = field(default_factory=Inherit)
+
+    @property
+    def undoes(self) -> bool:
+        """Whether a growth may be undone, so that the way back must stay open."""
+        return self.growth.keep_if is not None

@@ -7,7 +7,7 @@ and dtype checked → optimizer, random numbers, clock, events. Nothing is loade
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -19,12 +19,18 @@ from progtrain.checkpoint.format import Checkpoint
 from progtrain.clock import Moment
 from progtrain.contracts import OptimizerRecipe
 from progtrain.errors import CheckpointError
+from progtrain.growth.average import begin
 from progtrain.growth.edits import Edit
-from progtrain.growth.transaction import sliced_tensors
+from progtrain.growth.inheritance import Inheritance
+from progtrain.growth.rollback import Before, copied_states
+from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.growth.widen_space import Slab
 from progtrain.hardware.engine import Engine
-from progtrain.run import Event, Json, Observation, Phase, Run, StopReason
+from progtrain.optimizers.group import OptimizerSet
+from progtrain.run import Event, Json, Observation, Phase, Run, StopReason, Teacher
+from progtrain.transfer.teachers import device_of, placed
 
+Named = Mapping[str, Tensor]
 Tensors = dict[str, dict[str, Tensor]]
 
 
@@ -33,19 +39,20 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
 
     `sizes` are the bytes of the run's row files, `data` the fingerprint of the training data.
     """
-    optimizer = {
-        f"{name}/{key}": tensor
-        for name in run.optimizer.parameters
-        for key, tensor in run.optimizer.state_of(name).items()
-    }
-    tensors = {"model": dict(run.model.state_dict()), "optimizer": optimizer, "rng": _rng(engine)}
-    if run.average is not None:
-        tensors["average"] = dict(run.average.state_dict())
+    states = {name: run.optimizer.state_of(name) for name in run.optimizer.parameters}
+    tensors = _network(run.model, run.average, states) | {"rng": random_numbers(engine)}
+    for index, before in run.ways_back.items():
+        kept = _network(before.model, before.average, before.states)
+        tensors |= {f"before_{index}_{name}": group for name, group in kept.items()}
+    for teacher in run.teachers:
+        tensors[f"teacher_{teacher.growth}"] = dict(teacher.model.state_dict())
     if run.order is not None:
         tensors["curriculum"] = {"order": run.order}
     state: Json = {
         "clock": asdict(run.clock.now),
         "events": [_event_to_json(event) for event in run.events],
+        "ways_back": {str(i): _before_to_json(before) for i, before in run.ways_back.items()},
+        "teachers": [_teacher_to_json(teacher) for teacher in run.teachers],
         "history": [_observation_to_json(o) for o in run.history],
         "memory": run.memory,
         "grown_out": run.grown_out.name if run.grown_out else None,
@@ -58,9 +65,18 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     return tensors, state
 
 
+def _network(
+    model: nn.Module, average: nn.Module | None, states: Mapping[str, Mapping[str, Tensor]]
+) -> Tensors:
+    optimizer = {f"{n}/{key}": tensor for n, kept in states.items() for key, tensor in kept.items()}
+    tensors = {"model": dict(model.state_dict()), "optimizer": optimizer}
+    return tensors | ({"average": dict(average.state_dict())} if average is not None else {})
+
+
 def edits_of(checkpoint: Checkpoint) -> list[Edit]:
     """The structural history of a checkpoint."""
-    return [Edit.from_json(event["edit"]) for event in _state(checkpoint)["events"]]
+    events = map(_event_from_json, _state(checkpoint)["events"])
+    return [event.edit for event in events if event.phase is not Phase.ROLLED_BACK]
 
 
 def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRecipe) -> None:
@@ -70,9 +86,17 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
     if run.average is not None:  # an average that was not kept begins with the weights of now
         _load_weights(run.average, checkpoint.tensors.get("average", run.model.state_dict()))
     run.events[:] = [_event_from_json(item) for item in state["events"]]
-    parameters = dict(run.model.named_parameters())
-    run.optimizer = recipe.build(parameters, sliced_tensors(run.edits))
-    _load_optimizer(run, checkpoint.tensors["optimizer"], engine.device)
+    run.optimizer = _optimizer(run.model, run.events, checkpoint.tensors["optimizer"], recipe)
+    for index, kept in state["ways_back"].items():
+        tensors = {
+            name: checkpoint.tensors.get(f"before_{index}_{name}", {})
+            for name in ("model", "optimizer", "average")
+        }
+        run.ways_back[int(index)] = _before(run, kept, tensors, engine, recipe)
+    run.teachers = [
+        _teacher(run, kept, checkpoint.tensors.get(f"teacher_{kept['growth']}", {}), engine)
+        for kept in state["teachers"]
+    ]
     run.clock.now = Moment(**state["clock"])
     run.order = checkpoint.tensors.get("curriculum", {}).get("order")
     run.history[:] = [_observation_from_json(item) for item in state["history"]]
@@ -80,7 +104,7 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
     run.grown_out = StopReason[state["grown_out"]] if state["grown_out"] else None
     if state["scaler"]:
         engine.scaler.load_state_dict(state["scaler"])
-    _set_rng(checkpoint.tensors["rng"], engine)
+    set_random_numbers(checkpoint.tensors["rng"], engine)
 
 
 def differences(checkpoint: Checkpoint, engine: Engine) -> list[str]:
@@ -123,19 +147,73 @@ def _kind(tensor: Tensor | None) -> str:
     return "nothing" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
 
 
-def _load_optimizer(run: Run, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+def _optimizer(
+    model: nn.Module, events: Sequence[Event], tensors: Named, recipe: OptimizerRecipe
+) -> OptimizerSet:
+    """The optimizer of `model`, grown by `events`, with its state."""
+    parameters = dict(model.named_parameters())
+    edits = [event.edit for event in events if event.phase is not Phase.ROLLED_BACK]
+    optimizer = recipe.build(parameters, sliced_tensors(edits))
+    optimizer.divide(births(parameters, events))
     states: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, field = key.rpartition("/")
-        if name not in run.optimizer.parameters:
+        if name not in parameters:
             raise CheckpointError(f"The checkpoint's optimizer knows {name}, the network does not.")
-        on_device = tensor if tensor.ndim == 0 else tensor.to(device)
+        on_device = tensor if tensor.ndim == 0 else tensor.to(parameters[name].device)
         states.setdefault(name, {})[field] = on_device
     for name, state in states.items():
-        run.optimizer.load(name, state)
+        optimizer.load(name, state)
+    return optimizer
 
 
-def _rng(engine: Engine) -> dict[str, Tensor]:
+def _before(
+    run: Run, kept: dict[str, Any], tensors: Tensors, engine: Engine, recipe: OptimizerRecipe
+) -> Before:
+    """The network before a growth that may still be undone."""
+    events = tuple(_event_from_json(item) for item in kept["events"])
+    model = run.rebuilt(event.edit for event in events if event.phase is not Phase.ROLLED_BACK)
+    _load_weights(model, tensors["model"])
+    engine.place(model)
+    average = begin(model) if tensors["average"] else None
+    if average is not None:
+        _load_weights(average, tensors["average"])
+    optimizer = _optimizer(model, events, tensors["optimizer"], recipe)
+    states = copied_states(optimizer)
+    return Before(model, average, optimizer, states, events, kept["params"], kept["flops"])
+
+
+def _teacher(run: Run, kept: dict[str, Any], tensors: Named, engine: Engine) -> Teacher:
+    """A network that teaches, of the shape it had; what it was blending is put on by `blend`."""
+    earlier = run.events[: kept["growth"]]
+    model = run.rebuilt(e.edit for e in earlier if e.phase is not Phase.ROLLED_BACK)
+    placed(model, device_of(kept["device"], engine), kept["precision"])
+    _load_weights(model, tensors)
+    typed: dict[str, Any] = {
+        "since": Moment(**kept["since"]),
+        "events": tuple(_event_from_json(item) for item in kept["events"]),
+        "model": model,
+    }
+    return Teacher(**{**kept, **typed})
+
+
+def _teacher_to_json(teacher: Teacher) -> Json:
+    kept: dict[str, Any] = {
+        field.name: getattr(teacher, field.name)
+        for field in fields(teacher)
+        if field.name != "model"
+    }
+    events = [_event_to_json(event) for event in teacher.events]
+    return {**kept, "since": asdict(teacher.since), "events": events}
+
+
+def _before_to_json(before: Before) -> Json:
+    events: list[Json] = [_event_to_json(event) for event in before.events]
+    return {"events": events, "params": before.params, "flops": before.flops}
+
+
+def random_numbers(engine: Engine) -> dict[str, Tensor]:
+    """Where every source of random numbers stands."""
     _, words, gauss = random.getstate()
     numpy_state: Any = np.random.get_state()
     states = {
@@ -150,7 +228,8 @@ def _rng(engine: Engine) -> dict[str, Tensor]:
     return states
 
 
-def _set_rng(states: Mapping[str, Tensor], engine: Engine) -> None:
+def set_random_numbers(states: Mapping[str, Tensor], engine: Engine) -> None:
+    """Put every source of random numbers back."""
     torch.set_rng_state(states["torch"])
     gauss = states["python_gauss"].tolist()
     random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))
@@ -179,6 +258,9 @@ def _event_to_json(event: Event) -> Json:
         "slabs": [slab.to_json() for slab in event.slabs],
         "blocks": list(event.blocks),
         "inserted": list(event.inserted),
+        "heads": list(event.heads),
+        "inherited": event.inherited.to_json() if event.inherited else None,
+        "recovered": asdict(event.recovered) if event.recovered else None,
     }
     return {**data, **plain}
 
@@ -192,5 +274,8 @@ def _event_from_json(item: dict[str, Any]) -> Event:
         "slabs": tuple(Slab.from_json(slab) for slab in item["slabs"]),
         "blocks": tuple(item["blocks"]),
         "inserted": tuple(item["inserted"]),
+        "heads": tuple(item["heads"]),
+        "inherited": Inheritance.from_json(item["inherited"]) if item["inherited"] else None,
+        "recovered": Moment(**item["recovered"]) if item["recovered"] else None,
     }
     return Event(**{**item, **typed})

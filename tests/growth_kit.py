@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from progtrain.at_growth.continue_ import Continue
 from progtrain.clock import Clock, Duration, Moment
-from progtrain.contracts import Operator, OptimizerRecipe, StatePolicy, Warmup
+from progtrain.contracts import Operator, OptimizerRecipe, Settle, StatePolicy, Warmup
 from progtrain.data.sets import Batches, Sets, split_off
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.edits import Edit
@@ -34,6 +34,7 @@ from progtrain.optimizer_states.asymmetric import AsymmetricState
 from progtrain.run import Event, Phase, Probe, Run, Stage, StopReason, no_template
 from progtrain.schedulers.constant import Constant
 from progtrain.settings import Checkpoints, Stopping, Training
+from progtrain.settling.none import NoSettling
 from progtrain.setup import Setup
 from progtrain.warmups.none import NoWarmup
 
@@ -224,6 +225,7 @@ class AtSteps:
     stages: Mapping[int, Operator] = field(default_factory=lambda: dict[int, Operator]())
     start: Mapping[str, int | float] = field(default_factory=lambda: dict[str, int | float]())
     consolidation: str = "0steps"
+    keep_if: str | None = None
 
     @property
     def consolidate(self) -> Duration:
@@ -281,6 +283,7 @@ def a_machine(
     growth: AtSteps | None = None,
     sets: Sets | None = None,
     policy: StatePolicy | None = None,
+    settle: Settle | None = None,
     **train: Any,
 ) -> Machine:
     """A run of 1000 steps at its start; nothing is written anywhere."""
@@ -292,6 +295,7 @@ def a_machine(
         model_factory=lambda start: model,
         growth=growth or AtSteps(),
         warmup=warmup or NoWarmup(),
+        settle=settle or NoSettling(),
         scheduler=Constant(),
         at_growth=Continue(),
         optimizer=recipe,

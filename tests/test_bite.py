@@ -92,6 +92,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "optimizer_state": (*PLAIN, "widen=duplicate"),
     "head": (*GROWING, HEADED),
     "insert": JOINING,
+    "transfer": PLAIN,
 }
 NEEDS = {
     "growth=plateau": PLATEAU[1:],
@@ -123,6 +124,7 @@ JOINED: dict[str, Another] = {
     "place": "beside",
     "silent": ("false", "warmup=cosine_ramp", "warmup.length=2steps"),
 }
+TAUGHT: dict[str, Another] = {"alpha": "0.9", "temperature": "1.0", "precision": "bf16"}
 STACKS: dict[str, Another] = {"stacks": ("stages.1.*", *CNN), "add": "2"}
 
 # Under which other settings those of a YAML matter; its own option is always chosen.
@@ -144,6 +146,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "deepen/interleave_half": (*PLAIN, "model=resnet", "model.width=4"),
     **{f"{group}/{option}": GROWING for group in ("warmup", "at_growth", "optimizer")
        for option in options(group)},
+    **{f"transfer/{option}": GROWING for option in options("transfer")},
     **{f"head/{option}": (*GROWING, HEADED) for option in options("head")},
     **{f"insert/{option}": JOINING for option in options("insert")},
     "scheduler/reduce_on_plateau": FALLING,
@@ -163,6 +166,9 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "train.metric": ("val/loss", "train.mode=min", *ON_PLATEAU),
         "train.mode": ("min", "train.metric=val/loss", *ON_PLATEAU),
         "train.clip": "0.1",
+        "train.heads": ("all", *GROWING, "head=second", HEADED),
+        "train.freeze": "[head.*]",
+        "train.thaw": ("50%", "train.freeze=[head.*]"),
         "stop.target": "0.01",
         "stop.max_flops": "5e4",
         "stop.max_seconds": "1e-9",
@@ -303,6 +309,17 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "widen/gradmax": {**SPACES, "scale": "0.5", "iterations": "2"},
     "widen/firefly": {**SPACES, "candidates": "2", "steps": "2", "lr": "0.5", "epsilon": "0.01"},
     "widen/ligo": {**SPACES, "steps": "3", "lr": "0.01", "noise": "0.1"},
+    "head/stage": {"fresh": "true"},
+    "transfer/distill": {
+        **TAUGHT,
+        "length": "1steps",
+    },
+    "transfer/progressive": {
+        **TAUGHT,
+        "weights": "recent",
+        "most": "1",
+        "length": "3steps",
+    },
     "head/outputs": {"add": "2"},
     "head/second": {"name": "third", "fresh": "true"},
     "insert/branch": {**JOINED, "factor": "2.0", "size": "3"},
@@ -377,6 +394,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
 # What must not change the weights, and why.
 SILENT = {
     "config": {
+        "train.answers": "says which head's figures are val/… (test_heads)",
         "train.ema": "an average beside the weights (test_average)",
         "task": "plan trains nothing (test_plan)",
         "proof.tolerance": "refuses a growth (test_proof)",
@@ -387,6 +405,8 @@ SILENT = {
         "checkpoint.every": "storing changes nothing (test_resume)",
         "checkpoint.keep": "storing changes nothing",
     },
+    "transfer/distill": {"device": "where it computes (test_transfer, on a GPU)"},
+    "transfer/progressive": {"device": "where they compute (test_transfer, on a GPU)"},
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),
     "curriculum/score/column": {"name": "there is one column (test_scores)"},
     "data/digits": {"shape": "what the samples are"},

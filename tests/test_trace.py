@@ -51,6 +51,43 @@ EXAMPLES = {
         "scheduler.patience=1",
         "scheduler.factor=0.5",
     ),
+    "sequential": (
+        "growth=sequential",
+        "growth.stages.deeper.when='flat(loss, 1) or epoch >= 0.8'",
+        "growth.stages.deeper.consolidation=4steps",
+        "growth.stages.wider.when='since_growth > 30% and params < 200'",
+        "growth.consolidation=2steps",
+        "train.evaluate_every=2steps",
+        "warmup=lr",
+        "warmup.length=2steps",
+    ),
+    "overlapping": (  # both ramps at once, and each rests for a time of its own
+        *CNN,
+        "growth=overlapping",
+        "growth.stages.deeper.when='step >= 3'",
+        "growth.stages.wider.when='since_growth >= 0.5'",
+        "growth.stages.wider.consolidation=2steps",
+        "growth.consolidation=6steps",
+        "warmup=linear_ramp",
+        "warmup.length=8steps",
+    ),
+    "proactive": (
+        "growth=proactive",
+        "growth.trigger.window=3",
+        "growth.trigger.horizon=25%",
+        "growth.consolidation=2steps",
+        "train.evaluate_every=2steps",
+        "warmup=cosine_ramp",
+        "warmup.length=2steps",
+    ),
+    "trial": (  # the first option is not always the best, and the last turn grows nothing
+        "growth=budget",
+        "growth/choice=trial",
+        "growth.choice.steps=3",
+        "growth.choice.include_none=true",
+        "growth.trigger.interval=4steps",
+        "growth.max_params=600",
+    ),
     "budget": (
         *CNN,
         "growth=budget",
@@ -86,7 +123,11 @@ def table(finished: Finished) -> str:
     head = f"{'step':>4}  {'stage':<8}  {'phase':<11}  {'params':>6}  {'rate':>8}  {'alpha':>8}"
     if finished.run.curriculum.sets:
         head += f"  {'share':>8}  {'side':>4}  {'batch':>5}"
-    return "\n".join([head, *map(_row, finished.spy.rows), *_ends(finished)]) + "\n"
+    rows = [_row(row) for row in finished.spy.rows]
+    if any(len(row["living"]) > 1 for row in finished.spy.rows):  # the alphas of all of them
+        head += "  living"
+        rows = [f"{r}  {_living(row)}" for r, row in zip(rows, finished.spy.rows, strict=True)]
+    return "\n".join(line.rstrip() for line in [head, *rows, *_ends(finished)]) + "\n"
 
 
 def _row(row: dict[str, Any]) -> str:
@@ -96,6 +137,10 @@ def _row(row: dict[str, Any]) -> str:
         f"{row['step']:>4}  {row['stage']:<8}  {row['phase'].value:<11}  {row['params']:>6}"
         f"  {row['rate']:8.6f}  {row['alpha']:8.6f}{seen}"
     )
+
+
+def _living(row: dict[str, Any]) -> str:
+    return " · ".join(f"{stage} {alpha:.2f}" for stage, alpha in row["living"].items())
 
 
 def _ends(finished: Finished) -> list[str]:

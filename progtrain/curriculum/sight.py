@@ -9,10 +9,10 @@ import torch
 from progtrain.clock import Moment
 from progtrain.contracts import View
 from progtrain.curriculum.seen import shaped
-from progtrain.flops import training_flops
+from progtrain.flops import forward_flops, training_flops
 from progtrain.growth.grow import uncompiled
-from progtrain.growth.triggers import last_growth
-from progtrain.run import Run
+from progtrain.growth.past import last_growth
+from progtrain.run import Run, Teacher
 from progtrain.setup import Setup
 
 
@@ -32,19 +32,36 @@ class Sight:
     """Knows for which network and size the cost of a sample has been counted."""
 
     def __init__(self) -> None:
-        self._known: tuple[weakref.ref[torch.nn.Module], int | None, int | None] | None = None
+        self._known: tuple[object, ...] | None = None
 
     def look(self, run: Run) -> bool:
         """Set the coming step's view and batch; whether its cost must be measured."""
         run.view = run.curriculum.view(run, cycle_start(run))
         run.batch_size = batch_size(run, run.view)
-        return self._known != (weakref.ref(run.model), run.view.side, run.view.length)
+        return self._known != _counted_for(run)
 
     def measure(self, run: Run) -> None:
         """Count the cost of a sample, on a network that is as it is: without hooks or freezes."""
-        self._known = weakref.ref(run.model), run.view.side, run.view.length
-        whole = run.view.side is None and run.view.length is None
-        run.view_flops = None if whole else view_flops(uncompiled(run.model), run, run.view)
+        self._known = _counted_for(run)
+        if run.view.side is None and run.view.length is None:
+            run.view_flops = None
+        else:
+            taught = sum(_teacher_flops(teacher, run) for teacher in run.teachers)
+            run.view_flops = view_flops(uncompiled(run.model), run, run.view) + taught
+
+
+def _counted_for(run: Run) -> tuple[object, ...]:
+    """What the cost of a sample depends on; holds no network."""
+    taught = tuple(teacher.growth for teacher in run.teachers)
+    return weakref.ref(run.model), run.view.side, run.view.length, taught
+
+
+def _teacher_flops(teacher: Teacher, run: Run) -> float:
+    first = next(teacher.model.parameters())
+    x = shaped(run.probe.x, run.view)
+    return forward_flops(
+        teacher.model, x.to(first.device, first.dtype if x.is_floating_point() else None)
+    )
 
 
 def batch_size(run: Run, view: View) -> int:

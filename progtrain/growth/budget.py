@@ -7,7 +7,7 @@ and seconds are charged as if the grown network trained to the end of the run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
 from torch import nn
@@ -19,39 +19,40 @@ from progtrain.curriculum.sight import view_flops
 from progtrain.errors import ConfigError, GrowthError, require
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.choice import Candidate, Choice
+from progtrain.growth.declared import declined
 from progtrain.growth.grow import Host, grow, running
+from progtrain.growth.policy import Policy
+from progtrain.growth.trial import Trial
 from progtrain.run import Run, Stage, StopReason
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Policy):
     """Options by name; with no limit given the full model's parameters are the budget."""
 
     trigger: Trigger
     options: Mapping[str, Operator]
     choice: Choice
-    start: Mapping[str, int | float] = field(default_factory=lambda: dict[str, int | float]())
-    consolidation: str = "0steps"  # no structural change for this long after a warmup
     max_params: int | None = None  # parameters
     max_flops: float | None = None  # training FLOPs of the whole run
     max_seconds: float | None = None  # of training
     max_stages: int | None = None  # at most so many growths
 
     def __post_init__(self) -> None:
-        Duration.parse(self.consolidation, "consolidation")
+        super().__post_init__()
         require(bool(self.options), "options", {}, "at least one named operator")
         for name in ("max_params", "max_flops", "max_seconds", "max_stages"):
             value = getattr(self, name)
             require(value is None or value > 0, name, value, "a number > 0, or null for no limit")
 
-    @property
-    def consolidate(self) -> Duration:
-        return Duration.parse(self.consolidation, "consolidation")
-
     def next(self, run: Run) -> Stage | StopReason | None:
         if run.living:
             return None
-        return self.upcoming(run) if self.trigger.due(run) else None
+        if self._rests(run) or not self.trigger.due(run):
+            return None
+        stage = self.upcoming(run)
+        waits = stage is StopReason.BUDGET and any(self.embargoed(run, n) for n in self.options)
+        return None if waits else stage
 
     def upcoming(self, run: Run) -> Stage | StopReason:
         limit = self._param_limit(run)
@@ -59,19 +60,34 @@ class Budget:
             hint = f"The start model has {run.params:,} parameters; raise it or shrink growth.start"
             require(run.params <= limit, "max_params", limit, f"at least {run.params}", hint)
             self._check_room(run)
-        if self.max_stages is not None and len(run.events) >= self.max_stages:
+        if self.max_stages is not None and len(run.grown) >= self.max_stages:
             return StopReason.MAX_STAGES
         host = Host.of(run)
-        fitting = [c for c in self._candidates(run, host) if self._fits(run, c)]
+        free = {n: each for n, each in self.options.items() if not self.embargoed(run, n)}
+        found = self._candidates(run, host, free) if free else []
+        trial = self.choice.cost(run, found) if isinstance(self.choice, Trial) else 0.0
+        fitting = [c for c in found if self._fits(run, c, trial)]
         if not fitting:
             return StopReason.BUDGET
         best = self.choice.best(host, fitting)
-        return Stage(best.name, best.operator, self._cause(run, best))
+        stage = Stage(best.name, best.operator, self._cause(run, best))
+        if not isinstance(self.choice, Trial):
+            return stage
+        each = {c.name: Stage(c.name, c.operator, self._cause(run, c)) for c in fitting}
+        return replace(stage, candidates=each, trial=self.choice)
 
-    def _candidates(self, run: Run, host: Host) -> list[Candidate]:
+    def _rests(self, run: Run) -> bool:
+        """Whether a trial has just been won by not growing; it rests as if a growth were undone."""
+        since = declined(run)
+        if since is None:
+            return False
+        rest = Duration.parse(self.embargo, "embargo")
+        return since.step == run.clock.step or run.clock.progress(since, rest) < 1
+
+    def _candidates(self, run: Run, host: Host, options: Mapping[str, Operator]) -> list[Candidate]:
         found: list[Candidate] = []
         reasons: list[str] = []
-        for name, operator in self.options.items():
+        for name, operator in options.items():
             try:
                 with running(name):
                     grown = grow(host, operator, run.seed + len(run.events))
@@ -102,7 +118,7 @@ class Budget:
     def _param_limit(self, run: Run) -> int | None:
         return run.full_params if self._unlimited else self.max_params
 
-    def _fits(self, run: Run, candidate: Candidate) -> bool:
+    def _fits(self, run: Run, candidate: Candidate, trial: float) -> bool:
         limit = self._param_limit(run)
         if limit is not None and candidate.params > limit:
             return False
@@ -110,8 +126,10 @@ class Budget:
         limits_flops, limits_seconds = self.max_flops is not None, self.max_seconds is not None
         if not now.step and (limits_seconds or (limits_flops and in_seconds)):
             return not run.events  # no step has been timed: a plan cannot see further
-        flops = now.flops + candidate.cost + flops_left(run, candidate.grown.model)
-        seconds = now.seconds + seconds_left(run, candidate.grown.model)
+        model = candidate.grown.model
+        flops = now.flops + trial + candidate.cost + flops_left(run, model)
+        pace = now.seconds / now.flops if now.flops else 0.0
+        seconds = now.seconds + trial * pace + seconds_left(run, model)
         return flops <= (self.max_flops or inf) and seconds <= (self.max_seconds or inf)
 
     def _cause(self, run: Run, best: Candidate) -> str:

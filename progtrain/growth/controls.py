@@ -9,27 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from progtrain.contracts import Strength, Warmup
-from progtrain.growth.tensors import owner
-from progtrain.growth.widen_space import Slab
+from progtrain.growth.gates import gates
+from progtrain.growth.tensors import matching
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)  # that read what is their input
-WARMING = (Phase.ISOLATE, Phase.WARMUP)
+WARMING = (Phase.ISOLATE, Phase.WARMUP, Phase.HOLD)
 
 
 class Controls:
     """Hooks and freezes for the growths that are still warming up."""
 
-    def __init__(self, model: nn.Module, events: Sequence[Event], warmup: Warmup) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: nn.Module,
+        events: Sequence[Event],
+        warmup: Warmup,
+        frozen: Sequence[str] = (),  # patterns of parameters that do not train
+    ) -> None:
+        self._model, self._all = model, events
         self._events = [event for event in events if event.phase in WARMING]
         self._alphas: dict[int, Tensor] = {}
         self._handles: list[RemovableHandle] = []
@@ -38,8 +42,8 @@ class Controls:
         for event in self._events if warmup.blends else []:
             alpha = torch.tensor(event.alpha, device=device)
             self._alphas[event.index] = alpha
-            self._handles += _gates(model, event, alpha)
-        self._freeze()
+            self._handles += gates(model, event, alpha, warmup.isolates)
+        self._freeze(frozen)
 
     def set(self, strengths: Mapping[int, Strength]) -> None:
         """Give every living growth its alpha, by event index."""
@@ -60,8 +64,9 @@ class Controls:
     ) -> Generator[None]:
         """Around the optimizer step: slow the updates of new entries, undo those of a frozen host.
 
-        Updates are scaled after the fact, w ← before + rate · (after − before), because scaling
-        gradients changes nothing under Adam.
+        Parameters that are new as a whole have an optimizer group with a rate of its own; this is
+        for new entries of older tensors. Updates are scaled after the fact,
+        w ← before + rate · (after − before), because scaling gradients changes nothing under Adam.
         """
         slowed = [
             _Slowed(tensor, mask, strengths[event.index].newborn_rate)
@@ -86,7 +91,9 @@ class Controls:
             each.restore()
 
     def _isolated(self) -> list[Event]:
-        return [event for event in self._events if event.phase is Phase.ISOLATE]
+        """The oldest growth whose host is frozen, and all younger ones: they are not its host."""
+        first = [event.index for event in self._events if event.phase is Phase.ISOLATE][:1]
+        return [event for event in self._all if first and event.index >= first[0]]
 
     def _model_buffers(self) -> dict[str, Tensor]:
         return dict(self._model.named_buffers()) if self._isolated() else {}
@@ -98,12 +105,13 @@ class Controls:
             if not bool(mask.all()):
                 yield tensor, mask
 
-    def _freeze(self) -> None:
-        if not self._isolated():
-            return
-        for name, parameter in self._model.named_parameters():
-            new = _newborn_mask(name, parameter, self._isolated())
-            if parameter.requires_grad and not bool(new.any()):
+    def _freeze(self, patterns: Sequence[str]) -> None:
+        """Whatever has no gradient neither moves nor decays, and gets no optimizer state."""
+        isolated, named = self._isolated(), dict(self._model.named_parameters())
+        chosen = {name for pattern in patterns for name in matching(named, pattern)}
+        for name, parameter in named.items() if isolated or chosen else ():
+            host = isolated and not bool(_newborn_mask(name, parameter, isolated).any())
+            if parameter.requires_grad and (host or name in chosen):
                 parameter.requires_grad_(False)
                 self._frozen.append(parameter)
 
@@ -137,7 +145,7 @@ class _Slowed:
 def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
     mask = torch.zeros_like(tensor, dtype=torch.bool)
     for event in events:
-        if name.startswith(tuple(f"{new}." for new in (*event.blocks, *event.inserted))):
+        if name.startswith(new_modules(event)):
             mask.fill_(True)
         for slab in event.slabs:
             if slab.tensor == name:
@@ -146,76 +154,13 @@ def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
 
 
 def _new_entries(model: nn.Module, event: Event) -> Iterator[tuple[Tensor, Tensor]]:
+    """New entries of tensors that are not new as a whole."""
+    grown = {slab.tensor for slab in event.slabs}
     for name, parameter in model.named_parameters():
-        mask = _newborn_mask(name, parameter, [event])
-        if bool(mask.any()):
-            yield parameter.detach(), mask
+        if name in grown and not name.startswith(new_modules(event)):
+            yield parameter.detach(), _newborn_mask(name, parameter, [event])
 
 
-def _gates(model: nn.Module, event: Event, alpha: Tensor) -> list[RemovableHandle]:
-    """Hooks that scale what is new by alpha: what is read of it, what new modules give."""
-    handles: list[RemovableHandle] = []
-    for slab in event.slabs:
-        for name in slab.readers if slab.consumer else ():
-            handles += _gate(model, name, slab, alpha)
-    for name in event.blocks:
-        handles.append(model.get_submodule(name).register_forward_hook(_blend(alpha)))
-    for name in event.inserted:
-        handles.append(model.get_submodule(name).register_forward_hook(_scale_output(alpha)))
-    return handles
-
-
-def _gate(model: nn.Module, name: str, slab: Slab, alpha: Tensor) -> list[RemovableHandle]:
-    """A layer's new inputs, or new columns of a weight that another module reads, × alpha."""
-    reader, (holder, attribute) = model.get_submodule(name), owner(model, slab.tensor)
-    own = getattr(reader, attribute, None) is getattr(holder, attribute)
-    if own and isinstance(reader, _LAYERS) and getattr(reader, "groups", 1) == 1:
-        return [reader.register_forward_pre_hook(_scale_input(reader, attribute, slab, alpha))]
-
-    def scale(_: nn.Module, args: tuple[Any, ...]) -> None:
-        weight = getattr(holder, attribute)
-        new = slab.mask(weight.detach()).to(weight.dtype)
-        vars(holder)[attribute] = weight * (1 - new + alpha.to(weight.dtype) * new)
-
-    def unscale(*_: Any) -> None:
-        vars(holder).pop(attribute, None)
-
-    return [
-        reader.register_forward_pre_hook(scale),
-        reader.register_forward_hook(unscale, always_call=True),
-    ]
-
-
-def _scale_input(module: nn.Module, name: str, slab: Slab, alpha: Tensor) -> Any:
-    """x_B...F · (1 where a feature is old, alpha where it is new)."""
-    weight = getattr(module, name).detach()
-    new_F = slab.mask(weight).transpose(0, slab.dim).flatten(1).any(1).to(weight.dtype)
-    old_F = 1 - new_F
-    last = isinstance(module, nn.Linear)
-
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = args[0]
-        scale_F = old_F + alpha * new_F
-        shape = [1] * x.ndim
-        shape[-1 if last else 1] = -1
-        return (x * scale_F.to(x.dtype).reshape(shape), *args[1:])
-
-    return hook
-
-
-def _blend(alpha: Tensor) -> Any:
-    """x + alpha · (block(x) − x)."""
-
-    def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        return torch.lerp(args[0].to(out.dtype), out, alpha.to(out.dtype))
-
-    return hook
-
-
-def _scale_output(alpha: Tensor) -> Any:
-    """alpha · f(x): the wrapper adds it to what the host computes."""
-
-    def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        return out * alpha.to(out.dtype)
-
-    return hook
+def new_modules(event: Event) -> tuple[str, ...]:
+    """What the names of the parameters of new modules begin with."""
+    return tuple(f"{name}." for name in (*event.blocks, *event.inserted, *event.heads))

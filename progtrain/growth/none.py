@@ -15,6 +15,8 @@ class NoGrowth:
 
     start: Mapping[str, int | float] = field(default_factory=lambda: dict[str, int | float]())
 
+    keep_if = None
+
     @property
     def consolidate(self) -> Duration:
         return Duration(0, Unit.STEP)

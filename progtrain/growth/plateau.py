@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from progtrain.clock import Duration
 from progtrain.contracts import Operator, Trigger
 from progtrain.errors import require
 from progtrain.growth.declared import left
+from progtrain.growth.policy import Policy
 from progtrain.run import Run, Stage, StopReason
 
 
 @dataclass(frozen=True)
-class PlateauGrowth:
+class PlateauGrowth(Policy):
     """Stages by name, in order; the trigger's window starts anew when a growth is integrated."""
 
     trigger: Trigger
     stages: Mapping[str, Operator]
-    start: Mapping[str, int | float] = field(default_factory=lambda: dict[str, int | float]())
-    consolidation: str = "1epoch"  # no structural change for this long after a warmup
     max_stages: int | None = None  # at most so many growths
 
     def __post_init__(self) -> None:
-        Duration.parse(self.consolidation, "consolidation")
+        super().__post_init__()
         ok = self.max_stages is None or self.max_stages >= 1
         require(ok, "max_stages", self.max_stages, "a whole number >= 1, or null")
-
-    @property
-    def consolidate(self) -> Duration:
-        return Duration.parse(self.consolidation, "consolidation")
 
     def upcoming(self, run: Run) -> Stage | StopReason:
         coming = left(self.stages, run)
         if not coming:
             return StopReason.STAGES_DONE
-        if self.max_stages is not None and len(run.events) >= self.max_stages:
+        if self.max_stages is not None and len(run.grown) >= self.max_stages:
             return StopReason.MAX_STAGES
         return Stage(*coming[0])
 
@@ -45,5 +39,7 @@ class PlateauGrowth:
         stage = self.upcoming(run)
         if isinstance(stage, StopReason):
             return stage
+        if self.embargoed(run, stage.name):
+            return None
         cause = self.trigger.due(run)
         return replace(stage, cause=cause) if cause else None

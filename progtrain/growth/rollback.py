@@ -3,19 +3,23 @@
 A growth swaps a grown copy in and leaves the host as it was, so the way back is to keep the host:
 weights, attributes and modes are the very objects of before. Optimizer state of tensors that did
 not grow goes on in the new optimizer, so it is copied here. Both cost memory for as long as the way
-back is to stay open.
+back is to stay open, and are part of a checkpoint.
+
+The clock goes on: what was spent on a growth that is undone stays spent. Older growths that were
+alive go on where they were when the undone one happened.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from torch import nn
 
+from progtrain.clock import Moment
 from progtrain.optimizers.group import OptimizerSet, State
-from progtrain.run import Event, Run
+from progtrain.run import Event, Phase, Run
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,7 @@ class Before:
 
     @staticmethod
     def of(run: Run) -> Before:
-        states = {
-            name: {key: tensor.clone() for key, tensor in run.optimizer.state_of(name).items()}
-            for name in run.optimizer.parameters
-        }
-        average = copy.deepcopy(run.average)
+        states, average = copied_states(run.optimizer), copy.deepcopy(run.average)
         return Before(
             run.model, average, run.optimizer, states, tuple(run.events), run.params, run.flops
         )
@@ -47,3 +47,48 @@ class Before:
         run.params, run.flops, run.average = self.params, self.flops, self.average
         for name, state in self.states.items():
             run.optimizer.load(name, {key: tensor.clone() for key, tensor in state.items()})
+
+
+def copied_states(optimizer: OptimizerSet) -> dict[str, State]:
+    return {
+        name: {key: tensor.clone() for key, tensor in optimizer.state_of(name).items()}
+        for name in optimizer.parameters
+    }
+
+
+def undo(run: Run, event: Event, why: str) -> list[Event]:
+    """Roll back `event`, and with it whatever has grown since; the events that are undone.
+
+    `Controls` must be lifted. The undone events stay in `Run.events`, for the log and the embargo.
+    """
+    before, now = run.ways_back[event.index], run.clock.now
+    gone = [each for each in run.events[event.index :] if each.phase is not Phase.ROLLED_BACK]
+    kept = run.events[event.index :]
+    before.restore(run)
+    run.events = [_later(each, event.moment, now) for each in run.events]
+    run.events += [_undone(each, event, why, now) if each in gone else each for each in kept]
+    for index in [index for index in run.ways_back if index >= event.index]:
+        del run.ways_back[index]
+    return run.events[event.index :]
+
+
+def _undone(each: Event, event: Event, why: str, now: Moment) -> Event:
+    """`event` carries what was lost; what grew on top of it goes for its reason."""
+    first = each.index == event.index
+    lost = now.flops - event.moment.flops if first else 0.0
+    reason = why if first else f"it grew after {event.stage}, which was rolled back"
+    gone = replace(each, slabs=(), blocks=(), inserted=(), heads=())  # the network has them no more
+    return replace(gone, phase=Phase.ROLLED_BACK, since=now, undone=reason, lost=lost)
+
+
+def _later(event: Event, then: Moment, now: Moment) -> Event:
+    """A growth that was alive at `then` goes on at `now` where it was."""
+    if not event.alive:
+        return event
+    shifted = {
+        field.name: getattr(event.since, field.name)
+        + getattr(now, field.name)
+        - getattr(then, field.name)
+        for field in fields(Moment)
+    }
+    return replace(event, since=Moment(**shifted))

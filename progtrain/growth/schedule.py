@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from progtrain.clock import Duration, Moment
 from progtrain.contracts import Operator
 from progtrain.errors import require
 from progtrain.growth.declared import left
+from progtrain.growth.policy import Policy
 from progtrain.run import Run, Stage, StopReason
 
 
@@ -24,15 +25,13 @@ class At:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Policy):
     """Stages by name, in order; a stage whose time comes while another consolidates waits."""
 
     stages: Mapping[str, At]
-    start: Mapping[str, int | float] = field(default_factory=lambda: dict[str, int | float]())
-    consolidation: str = "0steps"  # no structural change for this long after a warmup
 
     def __post_init__(self) -> None:
-        Duration.parse(self.consolidation, "consolidation")
+        super().__post_init__()
         previous: tuple[str, Duration] | None = None
         for name, stage in self.stages.items():
             at = Duration.parse(stage.at, f"stages.{name}.at")
@@ -40,10 +39,6 @@ class Schedule:
                 later = f"after stages.{previous[0]}.at={previous[1]}"
                 require(at.value > previous[1].value, f"stages.{name}.at", stage.at, later)
             previous = (name, at)
-
-    @property
-    def consolidate(self) -> Duration:
-        return Duration.parse(self.consolidation, "consolidation")
 
     def upcoming(self, run: Run) -> Stage | StopReason:
         coming = left(self.stages, run)
@@ -59,5 +54,7 @@ class Schedule:
         stage = self.upcoming(run)
         if isinstance(stage, StopReason):
             return stage
+        if self.embargoed(run, stage.name):
+            return None
         assert stage.at is not None
         return stage if run.clock.progress(Moment(), stage.at) >= 1 else None

@@ -7,7 +7,7 @@ run is as it was and the error says why.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -17,16 +17,24 @@ from progtrain.data.sets import mixed
 from progtrain.errors import ConfigError, GrowthError
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.average import follow
-from progtrain.growth.controls import Controls
+from progtrain.growth.controls import Controls, new_modules
 from progtrain.growth.edits import Edit
+from progtrain.growth.gates import check_isolation
 from progtrain.growth.grow import Grown, Host, carry_optimizer, grow, running, uncompiled
+from progtrain.growth.heads import train_every_head
 from progtrain.growth.identity import silence_newborn
+from progtrain.growth.inheritance import inheritance, own_tensors
 from progtrain.growth.life import first_phase, lengths, strength
 from progtrain.growth.newborn import evaluate
 from progtrain.growth.proof import Measured, culprits, judge, measure
+from progtrain.growth.remedies import stretched
+from progtrain.growth.rollback import Before
 from progtrain.growth.widen_space import WidenSpace
-from progtrain.run import Event, Run, Stage
+from progtrain.optimizers.group import OptimizerSet
+from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
+from progtrain.steps import learning_rate
+from progtrain.transfer.preserve import check_preserves, silences
 
 
 def check_pair(operator: Operator, warmup: Warmup) -> None:
@@ -41,12 +49,19 @@ def check_pair(operator: Operator, warmup: Warmup) -> None:
         )
 
 
-def construct(host: Host, stage: Stage, warmup: Warmup, seed: int) -> Grown:
+def construct(host: Host, stage: Stage, setup: Setup, seed: int) -> Grown:
     """The grown network with the values it starts with."""
-    check_pair(stage.operator, warmup)
-    grown = grow(host, stage.operator, seed)
-    if warmup.zeroes:
+    operator, warmup = stage.operator, setup.warmup
+    check_pair(operator, warmup)
+    grown = grow(replace(host, stage=stage.name), operator, seed)
+    if setup.train.heads == "all":
+        train_every_head(grown.model)
+    if setup.transfer.preserves:
+        check_preserves(stage.name, operator, grown.edit)
+    if warmup.zeroes or (setup.transfer.preserves and silences(operator, warmup)):
         silence_newborn(grown)
+    if warmup.isolates:
+        check_isolation(grown.model, grown.edit)
     return grown
 
 
@@ -55,16 +70,19 @@ def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     begun = time.perf_counter()
     before = evaluate(uncompiled(run.model), run.probe.x)
     controls.lift()
+    way_back = Before.of(run) if setup.undoes else None
     host, seed = Host.of(run), mixed(run.seed, len(run.events))
     with running(stage.name):
-        grown = construct(host, stage, setup.warmup, seed)
+        grown = construct(host, stage, setup, seed)
         event = _event(run, setup, stage, grown)
         events = [*(e.moved(grown.edit) for e in run.events), event]
         proof = _prove(run, setup, grown, events, before, stage)
     if run.average is not None:
         run.average = follow(run.average, grown, stage.operator, seed)
+    if way_back is not None:
+        run.ways_back[event.index] = way_back
     setup.engine.place(grown.model)
-    optimizer = _optimizer(run, setup, grown)
+    optimizer = _optimizer(run, setup, grown, events)
     run.model, run.optimizer, run.events = grown.model, optimizer, events
     run.params, run.flops = event.params_after, event.flops_after
     seconds = time.perf_counter() - begun
@@ -74,6 +92,7 @@ def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
         output_change=proof.change,
         loss_before=proof.loss_before,
         loss_after=proof.loss_after,
+        inherited=inheritance(own_tensors(host.model), own_tensors(grown.model), grown.edit),
         seconds=seconds,
     )
     return run.events[-1]
@@ -81,32 +100,38 @@ def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
 
 def _event(run: Run, setup: Setup, stage: Stage, grown: Grown) -> Event:
     now, edit = run.clock.now, grown.edit
-    phase = first_phase(lengths(setup.warmup, setup.growth))
     event = Event(
         index=len(run.events),
         stage=stage.name,
         cause=stage.cause,
         edit=edit,
         moment=now,
-        phase=phase,
+        phase=Phase.INTEGRATED,
         since=now,
         slabs=edit.slabs(),
         blocks=edit.blocks(),
         inserted=edit.inserted(),
+        heads=edit.heads(),
         params_before=run.params,
         params_after=num_params(grown.model),
         flops_before=run.flops,
         flops_after=training_flops(grown.model, run.probe.x),
-        promised=_promised(stage.operator, setup.warmup, edit),
+        promised=keeps(stage.operator, setup, edit),
         preservation_error=0.0,
         metric_before=run.last_metric,
         cost=stage.operator.flops(grown),
+        shares=stage.operator.shares,
+        consolidation=stage.consolidation,
+        rate=learning_rate(run, setup),
+        stretch=stretched(run),
     )
-    return replace(event, alpha=strength(event, setup.warmup, run.clock, now).alpha)
+    event = replace(event, phase=first_phase(lengths(setup, event)))
+    return replace(event, alpha=strength(event, setup, run.clock, now).alpha)
 
 
-def _promised(operator: Operator, warmup: Warmup, edit: Edit) -> bool:
-    silent = warmup.preserves and not edit.answers
+def keeps(operator: Operator, setup: Setup, edit: Edit) -> bool:
+    """Whether operator, warmup or transfer promises that the function stays at the growth."""
+    silent = (setup.warmup.preserves or setup.transfer.preserves) and not edit.answers
     return (operator.preserves or silent) and not edit.inexact
 
 
@@ -133,11 +158,23 @@ def _prove(
     return measured
 
 
-def _optimizer(run: Run, setup: Setup, grown: Grown):
+def _optimizer(run: Run, setup: Setup, grown: Grown, events: Sequence[Event]) -> OptimizerSet:
     sliced = sliced_tensors([*run.edits, grown.edit])
     new = setup.optimizer.build(dict(grown.model.named_parameters()), sliced)
     carry_optimizer(run.optimizer, new, grown, sliced, setup.optimizer, setup.optimizer_state)
+    new.divide(births(new.parameters, events))
     return new
+
+
+def births(names: Iterable[str], events: Sequence[Event]) -> dict[str, int]:
+    """The index of the living growth that each wholly new parameter came with."""
+    return {
+        name: event.index
+        for event in events
+        if event.alive
+        for name in names
+        if name.startswith(new_modules(event))
+    }
 
 
 def sliced_tensors(edits: Sequence[Edit]) -> frozenset[str]:

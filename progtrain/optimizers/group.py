@@ -37,10 +37,28 @@ class OptimizerSet:
         for optimizer in self.optimizers:
             yield from optimizer.param_groups
 
-    def set_multiplier(self, multiplier: float) -> None:
-        """Every group's learning rate is its base rate times this."""
+    def divide(self, births: Mapping[str, int]) -> None:
+        """Give the parameters of each growth groups of their own, by the growth's index.
+
+        `births` names the parameters that came with a growth; all others are the host's, -1.
+        """
+        index = {id(self.parameters[name]): event for name, event in births.items()}
+        for optimizer in self.optimizers:
+            divided: list[dict[str, Any]] = []
+            for group in optimizer.param_groups:
+                by_event: dict[int, list[nn.Parameter]] = {}
+                for parameter in group["params"]:
+                    by_event.setdefault(index.get(id(parameter), -1), []).append(parameter)
+                divided += [
+                    {**group, "params": held, "event": event} for event, held in by_event.items()
+                ]
+            optimizer.param_groups = divided
+
+    def set_multiplier(self, multiplier: float, of_event: Mapping[int, float]) -> None:
+        """Every group's learning rate is its base rate times this and its growth's factor."""
         for group in self.groups():
-            group["lr"] = group["base_lr"] * multiplier
+            factor = of_event.get(group.get("event", -1), 1.0)
+            group["lr"] = group["base_lr"] * multiplier * factor
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:

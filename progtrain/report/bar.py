@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LOOKS = {
     Phase.ISOLATE: ("magenta", "░"),
     Phase.WARMUP: ("yellow", "▒"),
+    Phase.HOLD: ("yellow", "░"),
+    Phase.SETTLE: ("blue", "▒"),
     Phase.CONSOLIDATE: ("cyan", "▓"),
     Phase.INTEGRATED: ("green", "█"),
 }

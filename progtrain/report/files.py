@@ -94,6 +94,7 @@ class Files:
             "probe_loss_before": event.loss_before,
             "probe_loss_after": event.loss_after,
             "promised": event.promised,
+            "inherited": event.inherited.to_json() if event.inherited else None,
             "metric_name": run.metric,
             "metric_before": event.metric_before,
             "metric_after": event.metric_after,
@@ -128,7 +129,9 @@ class Files:
             "seconds": now.seconds,
             "steps": now.step,
             "epochs": run.clock.epoch,
-            "growths": len(run.events),
+            "growths": len(run.grown),
+            "undone": len(run.events) - len(run.grown),
+            "lost_flops": sum(event.lost for event in run.events),
             "stop": run.stopped.name if run.stopped else None,
             "grown_out": run.grown_out.name if run.grown_out else None,
             "seed": run.seed,
@@ -200,6 +203,8 @@ def _life(event: Event) -> dict[str, Json]:
         "stage": event.stage,
         "phase": event.phase.value,
         "alpha": event.alpha,
+        "undone": event.undone or None,
+        "lost_flops": event.lost,
     }
 
 

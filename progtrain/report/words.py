@@ -44,12 +44,14 @@ class Growth:
     size: str
     cost: str
     kept: str
+    inherited: str
     metric: str
     took: str
 
     def sentence(self) -> str:
-        clauses = (self.what, self.cause, self.size, self.cost, self.kept, self.metric, self.took)
-        return f"{self.head}: " + "; ".join(clauses)
+        clauses = (self.what, self.cause, self.size, self.cost, self.kept, self.inherited)
+        told = [clause for clause in (*clauses, self.metric, self.took) if clause]
+        return f"{self.head}: " + "; ".join(told)
 
 
 def params(number: float) -> str:
@@ -117,7 +119,7 @@ def encodable(text: str, encoding: str) -> str:
 
 def stage(run: Run, num_planned: int) -> str:
     """`stage 2/4`; a run that grew past its plan counts on alone."""
-    now = len(run.events) + 1
+    now = len(run.grown) + 1
     return f"stage {now}/{num_planned}" if now <= num_planned else f"stage {now}"
 
 
@@ -161,6 +163,7 @@ def growth(run: Run, event: Event) -> Growth:
         cost=f"{flops(event.flops_before)} → {flops(event.flops_after)} per sample ({costs})",
         kept=f"output moved by {event.output_change:.1e}, {event.preservation_error:.1e} of its"
         f" size ({promise}), loss {metric(event.loss_before)} → {metric(event.loss_after)}",
+        inherited=event.inherited.describe() if event.inherited else "",
         metric=f"{run.metric} {metric(event.metric_before)} → {metric(event.metric_after)}",
         took=f"took {seconds(event.seconds)}",
     )
@@ -168,6 +171,9 @@ def growth(run: Run, event: Event) -> Growth:
 
 def advanced(event: Event) -> str:
     name = f"growth {event.index + 1} {event.stage}"
+    if event.phase is Phase.ROLLED_BACK:
+        lost = f", {flops(event.lost)} lost" if event.lost else ""
+        return f"{name} is rolled back at step {event.since.step:,}: {event.undone}{lost}"
     if event.phase is Phase.INTEGRATED:
         return f"{name} is integrated at step {event.since.step:,}"
     return f"{name} enters {event.phase.value} at step {event.since.step:,}"
@@ -197,13 +203,14 @@ def summary(run: Run) -> list[tuple[str, str]]:
     """The closing words, `(label, sentence)`."""
     stop, grown_out = run.stopped, run.grown_out
     start, now = params_start(run), run.clock.now
+    undone = len(run.events) - len(run.grown)
     return [
         ("stopped", f"{stop.name}: {stop.value}" if stop else "No reason was given."),
         (
             "growing",
             f"{grown_out.name}: {grown_out.value}" if grown_out else "Growth had not ended.",
         ),
-        ("growths", f"{len(run.events)}"),
+        ("growths", f"{len(run.grown)}" + (f", {undone} undone" if undone else "")),
         ("size", f"{start:,} → {params(run.params)} ({ratio(start, run.params)})"),
         (
             "metric",
@@ -226,12 +233,17 @@ def unfinished(run: Run) -> str:
     return f"Ended early at step {run.clock.step:,}. If a checkpoint was written, this continues:"
 
 
+def taught(size: int) -> str:
+    """What teachers take, where there are some."""
+    return f"; teachers {size / 2**20:,.2f} MiB" if size else ""
+
+
 def planned(plan: Sequence[PlannedStage]) -> list[tuple[str, str, str, str]]:
     """Rows of the plan: name, what it adds, parameters and FLOPs with × the first stage."""
     rows = [
         (
             row.name,
-            row.what,
+            row.what + taught(row.teachers),
             f"{row.params:,} ({ratio(plan[0].params, row.params)})",
             f"{flops(row.flops)} ({ratio(plan[0].flops, row.flops)})",
         )
