@@ -23,7 +23,7 @@ from progtrain.curriculum.pacings.step import Step
 from progtrain.curriculum.seen import cut, easy, image_size, shaped
 from progtrain.curriculum.sequence_length import SequenceLength
 from progtrain.errors import ConfigError
-from progtrain.flops import training_flops
+from progtrain.flops import forward_flops, training_flops
 from progtrain.run import Run
 
 CNN = ("model=cnn", "model.width=4")
@@ -193,6 +193,51 @@ def test_a_growth_makes_small_steps_dearer_and_frozen_hosts_do_not_make_them_che
         wanted = training_flops(network, torch.zeros(2, 1, 3, 3))
     assert finished.run.events[0].stage == "deeper"
     assert spent[20][1] == wanted > spent[1][1]
+
+
+def test_a_teacher_is_charged_for_the_size_it_sees(tmp_path: Path) -> None:
+    spent: list[float] = []
+
+    def note(call: str, run: Run) -> None:
+        if call == "stepped":
+            spent.append(run.clock.now.flops)
+
+    taught = (
+        "growth=schedule",
+        "growth.stages.deeper.at=6steps",
+        "transfer=distill",
+        "transfer.length=null",
+    )
+    late = ("growth.stages.wider.at=1e20flops", "curriculum.length=100%", "warmup=none")
+    made = parts(*SMALL, *taught, *late)
+    finished = train(made, tmp_path, Spy(note), store=False)
+    (teacher,) = finished.run.teachers
+    x = torch.zeros(2, 1, 3, 3)
+    cost = training_flops(finished.run.model, x) + forward_flops(teacher.model, x)
+    assert forward_flops(teacher.model, x) < teacher.flops
+    assert spent[15] - spent[14] == 8 * cost
+
+
+def test_candidates_of_a_trial_are_charged_for_their_own_network_at_the_size_they_see(
+    tmp_path: Path,
+) -> None:
+    charged: list[tuple[int, float]] = []
+    tick = Clock.tick
+
+    def note(clock: Clock, samples: int, flops: float, seconds: float) -> None:
+        charged.append((clock.step, flops))
+        tick(clock, samples, flops, seconds)
+
+    trial = ("growth=budget", "growth.max_params=9000", "growth/choice=trial")
+    few = ("growth.choice.steps=2", "growth.max_stages=1", "growth.trigger.interval=6steps")
+    made = parts(*SMALL, *trial, *few, "curriculum.length=100%")
+    with mock.patch.object(Clock, "tick", note):
+        finished = train(made, tmp_path, store=False)
+    (event,) = finished.run.events
+    at_growth = [flops for step, flops in charged if step == event.moment.step]
+    after = next(flops for step, flops in reversed(charged) if step == event.moment.step)
+    assert len(at_growth) == 3 and after in at_growth[:2]  # two tried, one of them taken
+    assert at_growth[0] != at_growth[1]
 
 
 def test_sequences_are_cut_with_their_targets(tmp_path: Path) -> None:
