@@ -1,7 +1,8 @@
 """The stage machine: one loop that trains and grows.
 
     until stopped:
-        DECIDE   a limit is reached                      → STOP
+        DECIDE   what of the data the coming step sees
+                 a limit is reached                      → STOP
                  the growth policy says a stage is due   → GROW
                  otherwise                               → STEP
         GROW     try the candidates, where there are any
@@ -36,6 +37,7 @@ from progtrain.boundary import (
 )
 from progtrain.clock import Duration
 from progtrain.contracts import Strength
+from progtrain.curriculum.sight import Sight
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import pass_over
@@ -68,6 +70,7 @@ class Machine:
         self._loss = torch.tensor(last_loss(run))  # of the last step, on the device
         run.distilled = last_distillation(run)
         self._controls = self._made()
+        self._sight = Sight()
 
     def go(self) -> StopReason:
         """Train and grow until a reason to stop; the reason."""
@@ -90,10 +93,12 @@ class Machine:
         for _ in range(steps):
             if self.setup.interrupted():
                 return
+            self._look_ahead()
             self._step()
 
     def _decide(self) -> State:
         run = self.run
+        self._look_ahead()
         run.stopped = (
             StopReason.INTERRUPTED if self.setup.interrupted() else reached(run, self.setup)
         )
@@ -110,6 +115,13 @@ class Machine:
             self._stage = due
             return State.GROW
         return State.STEP
+
+    def _look_ahead(self) -> None:
+        """Set the coming step's view; its cost is counted on the network without controls."""
+        if self._sight.look(self.run):
+            self._controls.lift()
+            self._sight.measure(self.run)
+            self._controls = self._made()
 
     def _grow(self) -> State:
         assert self._stage is not None

@@ -46,6 +46,8 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
         tensors |= {f"before_{index}_{name}": group for name, group in kept.items()}
     for teacher in run.teachers:
         tensors[f"teacher_{teacher.growth}"] = dict(teacher.model.state_dict())
+    if run.order is not None:
+        tensors["curriculum"] = {"order": run.order}
     state: Json = {
         "clock": asdict(run.clock.now),
         "events": [_event_to_json(event) for event in run.events],
@@ -96,6 +98,7 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
         for kept in state["teachers"]
     ]
     run.clock.now = Moment(**state["clock"])
+    run.order = checkpoint.tensors.get("curriculum", {}).get("order")
     run.history[:] = [_observation_from_json(item) for item in state["history"]]
     run.memory = state["memory"]
     run.grown_out = StopReason[state["grown_out"]] if state["grown_out"] else None

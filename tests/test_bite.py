@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -67,11 +68,37 @@ INSERTED = (
 )
 JOINING = (*CNN, "growth=schedule", INSERTED)
 STILL = ("model.norm=none", "optimizer.lr=1e-9")  # nothing improves
+TEXT = ("model=gpt", "data=text", "data.length=8", "data.bytes=2000")
+WINDOWS = ("model=gpt", "data=text", "data.length=32", "data.bytes=4000")
+EASY_FIRST = ("growth=none", "curriculum=difficulty", "curriculum/score=function")
+SCORED = ("growth=none", "curriculum=difficulty", *WINDOWS)
+COMBINED = (
+    *EASY_FIRST[1:],
+    "growth=combined",
+    "curriculum.length=2steps",
+    "train.evaluate_every=1steps",
+    *PLATEAU[1:4],
+)
+
+
+_SCORES = TemporaryDirectory()
+
+
+@cache
+def score_file(seed: int) -> str:
+    """One number for each of the 109 training windows of `SCORED`."""
+    path = Path(_SCORES.name) / f"{seed}.txt"
+    np.savetxt(path, np.random.default_rng(seed).random(109))
+    return str(path)
+
 
 # Where the options of a group matter; then what an option needs beside it.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "model": ("growth=none",),
     "data": ("growth=none",),
+    "curriculum": ("growth=none", "model=cnn"),
+    "curriculum/score": SCORED,
+    "curriculum/pacing": EASY_FIRST,
     "growth": (),
     "growth/choice": ("growth=budget", "growth.max_params=100000", *BUDGET[2:]),
     "widen": PLAIN,
@@ -88,12 +115,23 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 NEEDS = {
     "growth=plateau": PLATEAU[1:],
     "growth=proactive": ("growth.trigger.window=3", "train.evaluate_every=1steps"),
+    "growth=combined": COMBINED,
+    "curriculum=difficulty": ("curriculum.score.steps=3",),
+    "curriculum=sequence_length": TEXT,
+    "curriculum=batch_size": ("curriculum.maximum=16",),
+    "curriculum=combination": (
+        "curriculum.curricula.difficulty.score.steps=3",
+        "curriculum.curricula.batch_size.maximum=16",
+    ),
+    "curriculum/score=loss": ("curriculum.score.steps=3",),
+    "curriculum/score=length": ("curriculum.score.padding=32",),
+    "curriculum/score=column": (f"curriculum.score.file={score_file(0)}",),
     "scheduler=reduce_on_plateau": FALLING,
     "at_growth=rewarm": ("at_growth.length=20%",),
 }
 NEEDS |= {"model=torchvision": ("model.name=mobilenet_v3_small",)}
-NEEDS |= {"model=gpt": ("data=text", "data.length=8", "data.bytes=2000")}
-NEEDS |= {"data=text": ("model=gpt", "data.length=8", "data.bytes=2000")}
+NEEDS |= {"model=gpt": TEXT[1:]}
+NEEDS |= {"data=text": TEXT}
 NEEDS |= {f"warmup={option}": warming(option, "3steps")[1:] for option in options("warmup")}
 SAME_BITS = {"hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)"}
 
@@ -131,6 +169,16 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "growth/overlapping": ("growth.most=1", *CONDITIONS),
     "growth/proactive": PROACTIVE,
     "growth/choice/trial": (*TRIED, *BUDGET[1:]),
+    "growth/combined": COMBINED,
+    "curriculum/difficulty": EASY_FIRST,
+    "curriculum/image_size": ("growth=none", "model=cnn"),
+    "curriculum/sequence_length": ("growth=none", *TEXT),
+    "curriculum/batch_size": ("growth=none", "curriculum.maximum=32"),
+    "curriculum/combination": ("growth=none", "model=cnn", *NEEDS["curriculum=combination"]),
+    **{f"curriculum/pacing/{option}": EASY_FIRST for option in options("curriculum/pacing")},
+    **{f"curriculum/score/{option}": SCORED for option in options("curriculum/score")},
+    "curriculum/score/loss": (*SCORED, "curriculum.score.steps=3"),
+    "curriculum/score/length": (*SCORED, "curriculum.score.padding=32"),
     **{f"widen/{option}": PLAIN for option in options("widen")},
     **{f"deepen/{option}": PLAIN for option in options("deepen")},
     "deepen/interleave_half": (*PLAIN, "model=resnet", "model.width=4"),
@@ -140,9 +188,9 @@ WITHIN: dict[str, tuple[str, ...]] = {
     **{f"head/{option}": (*GROWING, HEADED) for option in options("head")},
     **{f"insert/{option}": JOINING for option in options("insert")},
     "scheduler/reduce_on_plateau": FALLING,
-    "model/gpt": ("data=text", "data.length=8", "data.bytes=2000"),
+    "model/gpt": TEXT[1:],
     "model/torchvision": ("model.name=mobilenet_v3_small",),
-    "data/text": ("model=gpt", "data.length=8", "data.bytes=2000"),
+    "data/text": TEXT,
     "config": ("growth=none",),
 }  # fmt: skip
 
@@ -262,6 +310,53 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "max_stages": "1",
         "trigger.interval": "3steps",
     },
+    "growth/combined": {
+        "start.width": "0.25",
+        "start.depth": "2",
+        "consolidation": "4steps",
+        "keep_if": "'gain > 9'",
+        "embargo": ("90%", "growth.keep_if='gain > 9'"),
+        "max_stages": "1",
+        "trigger.patience": "2",
+        "trigger.min_delta": ("0.0", *LOSS, "optimizer.lr=0.03", "scheduler=constant"),
+        "trigger.threshold": ("10", "growth.trigger.patience=2", "growth.trigger.min_delta=0"),
+    },
+    "curriculum/difficulty": {"start": "0.5", "length": "80%"},
+    "curriculum/image_size": {"start": "3", "multiple": "1", "length": "80%"},
+    "curriculum/sequence_length": {"start": "4", "multiple": "2", "length": "80%"},
+    "curriculum/batch_size": {
+        "every": "30%",
+        "milestones": ("[6steps]", "curriculum.every=null", "curriculum.milestones=[3steps]"),
+        "maximum": "16",
+        "lr": "sqrt",
+    },
+    "curriculum/combination": {
+        "curricula.difficulty.start": "0.5",
+        "curricula.difficulty.length": "80%",
+        "curricula.difficulty.score.steps": "9",
+        "curricula.difficulty.pacing.power": "1",
+        "curricula.image_size.start": "3",
+        "curricula.image_size.multiple": "1",
+        "curricula.image_size.length": "80%",
+        "curricula.batch_size.every": "30%",
+        "curricula.batch_size.milestones": (
+            "[6steps]",
+            "curriculum.curricula.batch_size.every=null",
+            "curriculum.curricula.batch_size.milestones=[3steps]",
+        ),
+        "curricula.batch_size.maximum": "32",
+        "curricula.batch_size.lr": "linear",
+    },
+    "curriculum/pacing/root": {"exponent": "2"},
+    "curriculum/pacing/step": {"steps": "1"},
+    "curriculum/pacing/competence": {"power": "1"},
+    "curriculum/score/loss": {"steps": "9"},
+    "curriculum/score/length": {"padding": "101"},
+    "curriculum/score/compression": {"level": ("1", "data.length=128", "data.bytes=9000")},
+    "curriculum/score/function": {"function.sign": "1"},
+    "curriculum/score/column": {
+        "file": (score_file(1), f"curriculum.score.file={score_file(0)}"),
+    },
     "widen/random": SPACES,
     "widen/zero": SPACES,
     "widen/duplicate": {**SPACES, "unevenness": "0.1"},
@@ -369,6 +464,7 @@ SILENT = {
     "transfer/distill": {"device": "where it computes (test_transfer, on a GPU)"},
     "transfer/progressive": {"device": "where they compute (test_transfer, on a GPU)"},
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),
+    "curriculum/score/column": {"name": "there is one column (test_scores)"},
     "data/digits": {"shape": "what the samples are"},
     "data/text": {"shape": "follows length"},
     "model/torchvision": {"weights": "read or downloaded (test_models)"},

@@ -1,8 +1,9 @@
 """Law 6: the phases that a run goes through are those of a checked-in table.
 
 A table has one row an optimizer step: the stage and phase that the step left the run in, and the
-parameters, learning-rate multiplier and alpha that it was made with. After a change that is meant
-to move them, write the tables again and read the difference:
+parameters, learning-rate multiplier and alpha that it was made with; where there is a curriculum,
+the share of the samples, the image's side (- for the full one) and the batch as well. After a
+change that is meant to move them, write the tables again and read the difference:
 
     PROGTRAIN_REWRITE=1 pytest tests/test_trace.py && git diff tests/traces
 """
@@ -98,12 +99,30 @@ EXAMPLES = {
         "train.batch_size=4",
         "train.accumulate=2",
     ),
+    "combined": (  # all three are over after 4 steps; then two observations, and the network grows
+        *CNN,
+        "growth=combined",
+        "curriculum=combination",
+        "curriculum.curricula.difficulty.length=4steps",
+        "curriculum.curricula.difficulty.score.steps=3",
+        "curriculum.curricula.image_size.length=3steps",
+        "curriculum.curricula.image_size.multiple=1",
+        "curriculum.curricula.batch_size.every=1steps",
+        "curriculum.curricula.batch_size.maximum=16",
+        "growth.consolidation=2steps",
+        "growth.trigger.patience=1",
+        "growth.trigger.min_delta=1.0",
+        "train.evaluate_every=1steps",
+        "train.batch_size=4",
+    ),
 }
 
 
 def table(finished: Finished) -> str:
     """The rows of a run as text."""
     head = f"{'step':>4}  {'stage':<8}  {'phase':<11}  {'params':>6}  {'rate':>8}  {'alpha':>8}"
+    if finished.run.curriculum.sets:
+        head += f"  {'share':>8}  {'side':>4}  {'batch':>5}"
     rows = [_row(row) for row in finished.spy.rows]
     if any(len(row["living"]) > 1 for row in finished.spy.rows):  # the alphas of all of them
         head += "  living"
@@ -112,9 +131,11 @@ def table(finished: Finished) -> str:
 
 
 def _row(row: dict[str, Any]) -> str:
+    share, side, _, batch = row["view"]
+    seen = f"  {share:8.6f}  {side or '-':>4}  {batch:>5}" if row["curriculum"] else ""
     return (
         f"{row['step']:>4}  {row['stage']:<8}  {row['phase'].value:<11}  {row['params']:>6}"
-        f"  {row['rate']:8.6f}  {row['alpha']:8.6f}"
+        f"  {row['rate']:8.6f}  {row['alpha']:8.6f}{seen}"
     )
 
 
