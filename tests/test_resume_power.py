@@ -191,9 +191,8 @@ OF_WEIGHTS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "heads in isolation": (HEADED, MID_RAMP, aged("heads", [])),
     "edit": (RAMP, MID_RAMP, aged("edit", [])),
 }
-OF_TEACHERS: dict[
-    str, tuple[Any, bool]
-] = {  # what is kept of the newest teacher; those with True change the weights
+# what is kept of the newest teacher, and whether the weights tell
+OF_TEACHERS: dict[str, tuple[Any, bool]] = {
     "growth": (0, False),
     "stage": ("", False),
     "since": (ZERO, True),
