@@ -41,6 +41,24 @@ PLATEAU = (
     "train.evaluate_every=2steps",
 )
 BUDGET = ("growth=budget", "growth.max_params=2000", "growth.trigger.interval=2steps")
+ALWAYS = "_target_: progtrain.growth.sequential.Conditional, when: 'step >= 0'"
+CONDITIONS = (
+    "growth.stages.deeper.when='step >= 2'",
+    "growth.stages.wider.when='step >= 3'",
+    "growth.consolidation=1steps",
+    f"+growth.stages.third={{{ALWAYS}, operator: ${{deepen}}}}",  # waits for those before it
+    "warmup=none",
+)
+PROACTIVE = (  # both gains are 0.2% at step 3
+    "data=digits",
+    "model.norm=none",
+    "warmup=none",
+    "train.evaluate_every=1steps",
+    "growth.consolidation=1steps",
+    "growth.trigger.window=3",
+    "growth.trigger.exponent=0.004",
+)
+TRIED = ("growth=budget", "growth/choice=trial", "growth.choice.steps=2", "warmup=none")
 FALLING = ("scheduler.patience=0", "train.evaluate_every=2steps")
 ON_PLATEAU = ("scheduler=reduce_on_plateau", *FALLING)
 LOSS = ("train.metric=val/loss", "train.mode=min")
@@ -96,6 +114,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 NEEDS = {
     "growth=plateau": PLATEAU[1:],
+    "growth=proactive": ("growth.trigger.window=3", "train.evaluate_every=1steps"),
     "growth=combined": COMBINED,
     "curriculum=difficulty": ("curriculum.score.steps=3",),
     "curriculum=sequence_length": TEXT,
@@ -127,10 +146,29 @@ JOINED: dict[str, Another] = {
 TAUGHT: dict[str, Another] = {"alpha": "0.9", "temperature": "1.0", "precision": "bf16"}
 STACKS: dict[str, Another] = {"stacks": ("stages.1.*", *CNN), "add": "2"}
 
+KEPT: dict[str, Another] = {
+    "keep_if": "'gain > 10'",
+    "embargo": ("50%", "growth.keep_if='gain > 10'"),
+}
+CONDITIONAL: dict[str, Another] = {
+    **KEPT,
+    "start.width": "0.25",
+    "start.depth": "2",
+    "consolidation": "2steps",
+    "stages.deeper.when": "'step >= 1'",
+    "stages.deeper.consolidation": "3steps",
+    "stages.wider.when": "'step >= 5'",
+    "stages.wider.consolidation": "3steps",
+}
+
 # Under which other settings those of a YAML matter; its own option is always chosen.
 WITHIN: dict[str, tuple[str, ...]] = {
     "growth/plateau": PLATEAU[1:],
     "growth/budget": BUDGET[1:],
+    "growth/sequential": CONDITIONS,
+    "growth/overlapping": ("growth.most=1", *CONDITIONS),
+    "growth/proactive": PROACTIVE,
+    "growth/choice/trial": (*TRIED, *BUDGET[1:]),
     "growth/combined": COMBINED,
     "curriculum/difficulty": EASY_FIRST,
     "curriculum/image_size": ("growth=none", "model=cnn"),
@@ -230,6 +268,22 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "split_seed": "1",
     },
     "growth/none": {"start": "{width: 0.5}"},
+    "growth/sequential": CONDITIONAL,
+    "growth/overlapping": {**CONDITIONAL, "most": "2"},
+    "growth/proactive": {
+        "keep_if": "'gain > 10'",
+        "embargo": ("50%", "growth.keep_if='gain > 10'", "growth.trigger.exponent=0.5"),
+        "start.width": "0.25",
+        "start.depth": "2",
+        "consolidation": "6steps",
+        "max_stages": "1",
+        "trigger.metric": "train/loss",
+        "trigger.window": "4",
+        "trigger.horizon": "90%",
+        "trigger.ratio": "1.2",
+        "trigger.exponent": "0.0001",
+    },
+    "growth/choice/trial": {"steps": "9", "include_none": "true"},
     "growth/schedule": {
         "start.width": "0.25",
         "start.depth": "2",

@@ -127,7 +127,7 @@ def test_a_head_that_knows_fewer_classes_has_no_loss_to_tell() -> None:
     told = figures(machine.run, machine.setup, split, "val")
     assert "val/first/accuracy" in told and "val/first/loss" not in told
     train_every_head(machine.run.model)
-    with pytest.raises(ConfigError, match="outputs differ: {'first': 3, 'second': 5}"):
+    with pytest.raises(ConfigError, match=r"outputs differ: \{'first': 3, 'second': 5\}"):
         mean_loss(machine.run.model, split.x, split.y)
 
 

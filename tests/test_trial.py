@@ -13,20 +13,24 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from growth_kit import AtSteps, a_machine, a_model, make, one_thread  # noqa: F401
+from growth_kit import AtSteps, a_machine, a_model, grow_now, make, one_thread  # noqa: F401
 from run_kit import Finished, at_step, config, differences, differing, parts, resume, train
 
+from progtrain.boundary import look
 from progtrain.build import build
 from progtrain.errors import ConfigError, GrowthError, NothingToGrowError
 from progtrain.growth import trial as module
+from progtrain.growth.declared import decline
 from progtrain.growth.edits import Edit
 from progtrain.growth.grow import Host
 from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.trial import NOT_GROWING, Trial, copied, tried
+from progtrain.growth.triggers import When
 from progtrain.machine import trained
 from progtrain.run import Run, Stage, StopReason
 from progtrain.setup import Setup
+from progtrain.warmups.linear_ramp import LinearRamp
 
 DROPOUT = ("model=cnn", "model.width=4", "model.dropout=0.3")  # that random numbers matter
 BUDGET = (
@@ -185,7 +189,7 @@ def test_the_estimate_of_a_budget_is_what_a_trial_costs(tmp_path: Path) -> None:
     free = run(tmp_path / "free", *BUDGET, *TRIAL, "growth.choice.include_none=true")
     spent = free.run.clock.now.flops
     assert free.run.events
-    for share, grows in ((1.5, True), (0.9, None)):
+    for share, grows in ((1.5, True), (0.999, None), (0.9, None)):
         limit = (
             *BUDGET,
             *TRIAL,
@@ -224,6 +228,27 @@ def seeded() -> None:
     np.random.seed(0)
 
 
+def test_what_lives_while_others_are_tried_does_not_notice() -> None:
+    """Its ramp, the history and the memory of the run are as they were, not growing included."""
+    recipe, warmup = make("optimizer", "adamw"), LinearRamp("4steps")
+    machine = a_machine(a_model("mlp_none"), recipe, warmup, AtSteps())
+    grow_now(machine, WidenRandom())
+    machine.take(1)
+    look(machine.run, machine.setup, machine._loss)
+    machine.run.memory["known"] = [1]
+    run, before = machine.run, copied(machine.run)
+    machine._controls.lift()
+
+    def meddling(run: Run, setup: Setup, steps: int) -> None:
+        trained(run, setup, steps)
+        look(run, setup, torch.tensor(0.0))
+        run.memory["known"].append(2)  # type: ignore[union-attr]
+
+    tried(run, machine.setup, a_stage(True, deeper=DeepenRandom()), meddling)
+    assert [event.alpha for event in run.events] == [0.25] and run.events == before.events
+    assert run.history == before.history and run.memory["known"] == [1]
+
+
 @pytest.mark.parametrize("draw", [torch.rand, random.random, np.random.rand])
 def test_random_numbers_are_where_they_were(draw: Callable[..., Any]) -> None:
     def restless(run: Run, setup: Setup, steps: int) -> None:
@@ -260,6 +285,18 @@ def test_a_budget_rests_after_not_growing_and_tries_again(tmp_path: Path) -> Non
                 tmp_path / embargo, *BUDGET, *TRIAL, *still, *often, f"growth.embargo={embargo}"
             )
         assert at == wanted and not ended.run.events
+
+
+def test_a_budget_asks_once_a_step_whatever_its_trigger_says() -> None:
+    """A condition goes on to hold; without a rest the machine would try for ever."""
+    growth: Any = parts(*BUDGET, *TRIAL, "growth.embargo=0steps").growth
+    always = replace(growth, trigger=When("step >= 0"))
+    machine = a_machine(a_model("mlp_none"), make("optimizer", "adamw"), growth=always)
+    assert isinstance(always.next(machine.run), Stage)
+    decline(machine.run, a_stage(wider=WidenRandom()))
+    assert always.next(machine.run) is None
+    machine.take(1)
+    assert isinstance(always.next(machine.run), Stage)
 
 
 def test_declared_stages_may_try_candidates(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def _winner(run: Run, setup: Setup, stage: Stage, scores: dict[str, float]) -> S
     assert stage.trial is not None
     best = min(scores, key=lambda name: scores[name])
     told = ", ".join(f"{name} {score:.4g}" for name, score in scores.items())
-    text = f"{best} was the best of a trial of {stage.trial.steps} steps ({_METRIC}: {told})"
+    length = f"{stage.trial.steps} step" + "s" * (stage.trial.steps > 1)
+    text = f"{best} was the best of a trial of {length} ({_METRIC}: {told})"
     if best == NOT_GROWING:
         decline(run, stage)
         setup.reporter.noted(run, f"Stage {stage.name} is passed over: {text}")
