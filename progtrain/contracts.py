@@ -7,14 +7,15 @@ user's own class works from a user's own YAML (docs/extending.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from progtrain.clock import Clock, Duration
+    from progtrain.clock import Clock, Duration, Moment
     from progtrain.data.sets import Sets
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from progtrain.optimizers.group import OptimizerSet, State
     from progtrain.run import Event, Observation, Phase, Run, Stage, StopReason
     from progtrain.schedulers.shape import When
+    from progtrain.setup import Setup
 
 
 class Operator(Protocol):
@@ -150,6 +152,63 @@ class Settle(Protocol):
         ...
 
 
+class Occasion(Enum):
+    """When a monitor looks."""
+
+    STEP = auto()  # an optimizer step is over
+    BOUNDARY = auto()  # a step is over after which an evaluation or a checkpoint comes
+    OBSERVED = auto()  # an evaluation is over
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a monitor has found."""
+
+    told: str  # a sentence
+    event: int | None = None  # index of the growth that it is about
+    blames: bool = True  # False: it is told, and no remedy follows
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a monitor has seen on one occasion, and what looking has cost."""
+
+    findings: tuple[Finding, ...] = ()
+    contributions: Mapping[int, float] = field(default_factory=lambda: dict[int, float]())
+    flops: float = 0.0  # of evaluations that only the monitor asked for
+
+
+class Monitor(Protocol):
+    """Watches growths (group `monitor`); reads only. The machine applies the remedy."""
+
+    @property
+    def remedy(self) -> str:
+        """warn, adapt, rollback, stop or grow: what follows a finding."""
+        ...
+
+    @property
+    def hold(self) -> str:
+        """How long `adapt` holds the ramp of the growth that a finding is about."""
+        ...
+
+    @property
+    def lookback(self) -> int:
+        """How many steps of losses and gradient norms it looks at; 0: none, none are kept."""
+        ...
+
+    def check(self, setup: Setup) -> None:
+        """Raise `ConfigError` where it could find nothing beside the other parts."""
+        ...
+
+    def watches(self, run: Run, setup: Setup, event: Event) -> bool:
+        """Whether it may still find something in `event`: as long its way back stays open."""
+        ...
+
+    def watch(self, run: Run, setup: Setup, occasion: Occasion, last: Moment) -> Watched:
+        """What is to be seen now; `last` is the moment before the last step."""
+        ...
+
+
 class OptimizerRecipe(Protocol):
     """Hyperparameters of an optimizer (group `optimizer`)."""
 
@@ -216,6 +275,10 @@ class Reporter(Protocol):
 
     def advanced(self, run: Run, event: Event) -> None:
         """An event entered its next phase."""
+        ...
+
+    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
+        """Something is known of a growth now: its `recovery`, its `contribution`, a `finding`."""
         ...
 
     def noted(self, run: Run, text: str) -> None:

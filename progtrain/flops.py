@@ -36,6 +36,11 @@ def training_flops(model: nn.Module, x: Tensor) -> float:
     return _COUNTED[key]
 
 
+def forward_flops(training: float) -> float:
+    """Of the FLOPs of training, those of the forward pass: the backward pass costs twice that."""
+    return training / 3
+
+
 def _measure(model: nn.Module, x: Tensor) -> float:
     try:
         return _count(_without_values(model), x[:_BATCH].to("meta"))

@@ -186,6 +186,7 @@ def _setup(
         interrupted=lambda: signals.number != 0,
         num_classes=parts.data.num_classes,
         proof=parts.proof,
+        monitors=parts.monitors,
     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from progtrain.growth.rollback import Before
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
+    from progtrain.recent import Recent
 
 # Builds a network: `template` the start network with a block where it has none.
 Template = Callable[[], "nn.Module"]
@@ -62,6 +63,10 @@ class StopReason(Enum):
         " max_flops, max_seconds) to grow on."
     )
     NOTHING_TO_GROW = "This policy never grows. Choose growth=plateau, budget or schedule to grow."
+    MONITOR = (
+        "A monitor has stopped the run, and its finding says why. Choose a longer warmup.length or"
+        " a smaller optimizer.lr, or monitor=none to train on."
+    )
     INTERRUPTED = "Interrupted. The last checkpoint is complete; resume=<directory> continues it."
 
 
@@ -113,6 +118,7 @@ class Event:
     hold: str = ""  # how long the ramp waits, while it does
     undone: str = ""  # why it was rolled back
     lost: float = 0.0  # FLOPs that were spent on it and given up
+    contribution: float | None = None  # what the metric would lose without it, when last measured
 
     @property
     def alive(self) -> bool:
@@ -160,6 +166,7 @@ class Run:
     flops: float = 0.0  # of one training sample, forward and backward, of the network now
     full_params: int = 0  # of the model at its full size, as configured
     batch_size: int = 1  # samples of one optimizer step
+    recent: Recent | None = None  # losses and gradient norms of the last steps, for monitors
     average: nn.Module | None = None  # the moving average of the weights, where one is kept
     template: Template = no_template
     blank: Template = no_template  # builds the network that the run started with

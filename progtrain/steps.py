@@ -56,14 +56,27 @@ def train_step(
                 loss = cross_entropy(run.model(x), y)
             engine.backward(loss / parts if parts > 1 else loss)
             losses.append(loss.detach())
+    loss = torch.stack(losses).mean() if parts > 1 else losses[0]
     with controls.limited(run.optimizer, strengths):
-        if setup.train.clip > 0:
-            engine.unscale(run.optimizer)
-            nn.utils.clip_grad_norm_(run.model.parameters(), setup.train.clip)
+        _measure_gradients(run, setup, loss)
         engine.step(run.optimizer)
     if run.average is not None:
         update(run.average, run.model, setup.train.ema, run.clock.step)
-    return torch.stack(losses).mean() if parts > 1 else losses[0]
+    return loss
+
+
+def _measure_gradients(run: Run, setup: Setup, loss: Tensor) -> None:
+    """Clip where that is wanted, and note loss and norm where a monitor looks at them."""
+    clip, parameters = setup.train.clip, list(run.model.parameters())
+    if clip == 0 and run.recent is None:
+        return
+    setup.engine.unscale(run.optimizer)
+    if clip > 0:
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if run.recent is not None:
+        run.recent.note(run.clock.step + 1, loss, norm)
 
 
 def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
@@ -71,16 +84,17 @@ def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, flo
 
     Where an average of the weights is kept, its figures are beside them, as `<prefix>/ema/…`.
     """
-    found = _evaluate(run.model, setup, split, prefix)
+    found = evaluate_network(run.model, setup, split, prefix)
     if run.average is not None:
         controls = Controls(run.average, run.events, setup.warmup)
-        found |= _evaluate(run.average, setup, split, f"{prefix}/ema")
+        found |= evaluate_network(run.average, setup, split, f"{prefix}/ema")
         controls.lift()
         run.average.requires_grad_(False)
     return found
 
 
-def _evaluate(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
+def evaluate_network(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
+    """Loss and accuracy of one network over a whole split."""
     model.eval()
     loss = torch.zeros((), device=setup.engine.device, dtype=torch.float64)
     right = torch.zeros((), device=setup.engine.device, dtype=torch.int64)

@@ -124,7 +124,7 @@ class Controls:
 
 @contextmanager
 def switched_off(model: nn.Module, event: Event) -> Generator[None]:
-    """The network without what `event` brought, whatever ramps do to it."""
+    """The network without what `event` says is new, whatever ramps do to it."""
     device = next(model.parameters()).device
     handles = _gates(model, event, torch.zeros((), device=device))
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from progtrain.clock import Duration, Moment
 from progtrain.errors import ConfigError, require
+from progtrain.growth import remedies
 from progtrain.run import Observation, Run
 
 
@@ -56,6 +57,8 @@ class Plateau:
         require(self.threshold >= 0, "threshold", self.threshold, "a number >= 0")
 
     def due(self, run: Run) -> str | None:
+        patience = max(1, round(self.patience * remedies.patience(run)))
+        threshold = self.threshold * remedies.threshold(run)
         seen = [o for o in run.history if self.metric in o.metrics]
         if run.history and not seen:
             known = ", ".join(sorted(run.history[-1].metrics))
@@ -65,17 +68,17 @@ class Plateau:
             )
         since = last_growth(run)
         window = [o for o in seen if o.moment.step > since.step]
-        if len(window) < self.patience:
+        if len(window) < patience:
             return None
         values = [self._value(o) for o in seen]
-        recent, before = values[-self.patience :], values[: -self.patience]
+        recent, before = values[-patience:], values[:-patience]
         if before and max(recent) <= max(before) + self.min_delta:
             return (
                 f"{self.metric} has not improved on {abs(max(before)):.4g}"
-                f" for {self.patience} observations"
+                f" for {patience} observations"
             )
-        rate = (recent[-1] - recent[0]) / max(abs(recent[0]), 1e-12) / max(self.patience - 1, 1)
-        if self.patience > 1 and rate < self.threshold and self.threshold > 0:
+        rate = (recent[-1] - recent[0]) / max(abs(recent[0]), 1e-12) / max(patience - 1, 1)
+        if patience > 1 and rate < threshold and threshold > 0:
             return f"{self.metric} improves by {rate:.2g} an observation, less than the threshold"
         return None
 

@@ -93,6 +93,7 @@ class Files:
             "probe_loss_before": event.loss_before,
             "probe_loss_after": event.loss_after,
             "promised": event.promised,
+            "learning_rate_factor": event.rate,
             "metric_name": run.metric,
             "metric_before": event.metric_before,
             "metric_after": event.metric_after,
@@ -103,6 +104,10 @@ class Files:
 
     def advanced(self, run: Run, event: Event) -> None:
         self._event(run, "phase", event.since, _life(event))
+
+    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
+        about = _life(event) if event is not None else {}
+        self._event(run, kind, run.clock.now, {"text": text} | about)
 
     def noted(self, run: Run, text: str) -> None:
         self._event(run, "note", run.clock.now, {"text": text})
@@ -129,6 +134,7 @@ class Files:
             "epochs": run.clock.epoch,
             "growths": len(run.grown),
             "undone": len(run.events) - len(run.grown),
+            "growth_lives": [_life(event) for event in run.events],
             "lost_flops": sum(event.lost for event in run.events),
             "stop": run.stopped.name if run.stopped else None,
             "grown_out": run.grown_out.name if run.grown_out else None,
@@ -201,6 +207,8 @@ def _life(event: Event) -> dict[str, Json]:
         "stage": event.stage,
         "phase": event.phase.value,
         "alpha": event.alpha,
+        "recovery_steps": words.recovery_steps(event),
+        "contribution": event.contribution,
         "undone": event.undone or None,
         "lost_flops": event.lost,
     }
