@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import isfinite
 
+import torch
 from torch import Tensor
 
 from progtrain.errors import DivergedError
@@ -17,8 +18,9 @@ from progtrain.growth.transaction import transact
 from progtrain.run import Event, Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import evaluate
+from progtrain.transfer.teachers import described, forget, teach
 
-_LOSS = "boundary/loss"  # in `Run.memory`
+_LOSS, _DISTILLED = "boundary/loss", "boundary/distillation"  # in `Run.memory`
 
 
 def last_loss(run: Run) -> float:
@@ -27,10 +29,18 @@ def last_loss(run: Run) -> float:
     return loss if isinstance(loss, float) else 0.0
 
 
+def last_distillation(run: Run) -> Tensor | None:
+    """The distillation loss of the last step as a checkpoint has kept it."""
+    loss = run.memory.get(_DISTILLED)
+    return torch.tensor(loss, dtype=torch.float64) if isinstance(loss, float) else None
+
+
 def look(run: Run, setup: Setup, loss: Tensor) -> None:
     """Evaluate, remember, report; raises `DivergedError`."""
     metrics = evaluate(run, setup, setup.batches.sets.validation, "val")
     metrics["train/loss"] = float(loss)
+    if run.distilled is not None:
+        metrics["train/distillation"] = float(run.distilled)
     observation = Observation(run.clock.now, run.clock.epoch, metrics)
     run.history.append(observation)
     setup.reporter.observed(run, observation)
@@ -41,6 +51,7 @@ def look(run: Run, setup: Setup, loss: Tensor) -> None:
 def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     """Grow, with the metric before and after; raises `GrowthError`, and the run is as it was."""
     before = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
+    host, events = run.model, run.events
     event = transact(run, setup, stage, controls)
     running = Controls(run.model, run.events, setup.warmup)
     after = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
@@ -51,6 +62,9 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
         event = replace(event, recovered=run.clock.now)
     run.events[-1] = event
     setup.reporter.grew(run, event)
+    teacher = teach(run, setup, host, events)
+    if teacher is not None:
+        setup.reporter.noted(run, described(teacher))
     return event
 
 
@@ -73,6 +87,7 @@ def fate(run: Run, setup: Setup, event: Event) -> str | None:
 def roll_back(run: Run, setup: Setup, event: Event, why: str) -> None:
     """Undo a growth, and report it; controls are lifted."""
     undone = undo(run, event, why)
+    forget(run, event.index)
     if run.recent is not None:
         run.recent.forget(event.moment.step, run.clock.step)
     run.model.train()
@@ -85,6 +100,9 @@ def save(run: Run, setup: Setup, loss: Tensor) -> None:
     value = float(loss)
     _refuse_divergence(run, [value, *(float(p.detach().sum()) for p in run.model.parameters())])
     run.memory[_LOSS] = value
+    run.memory.pop(_DISTILLED, None)
+    if run.distilled is not None:
+        run.memory[_DISTILLED] = float(run.distilled)
     setup.save(run)
 
 

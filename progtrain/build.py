@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Settle,
         Shape,
         StatePolicy,
+        Transfer,
         Warmup,
     )
     from progtrain.settings import Checkpoints, Proof, Stopping, Training
@@ -112,6 +113,7 @@ class Parts:
     at_growth: AtGrowth
     optimizer: OptimizerRecipe
     optimizer_state: StatePolicy
+    transfer: Transfer
     hardware: Hardware
     train: Training
     stop: Stopping
@@ -137,7 +139,7 @@ def build(composed: DictConfig) -> Parts:
     if problems:
         raise ConfigError("\n".join(problems))
     names = ("data", "growth", "warmup", "settle", "scheduler", "at_growth", "optimizer")
-    names += ("optimizer_state", "hardware", "train", "stop", "proof", "checkpoint")
+    names += ("optimizer_state", "transfer", "hardware", "train", "stop", "proof", "checkpoint")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(

@@ -7,8 +7,7 @@ user's own class works from a user's own YAML (docs/extending.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -20,10 +19,12 @@ if TYPE_CHECKING:
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
     from progtrain.hardware.engine import Engine
+    from progtrain.monitors.finding import Occasion, Watched
     from progtrain.optimizers.group import OptimizerSet, State
     from progtrain.run import Event, Observation, Phase, Run, Stage, StopReason
     from progtrain.schedulers.shape import When
     from progtrain.setup import Setup
+    from progtrain.transfer.teaching import Teaching
 
 
 class Operator(Protocol):
@@ -113,6 +114,11 @@ class Warmup(Protocol):
         """Whether alpha ever differs from 1."""
         ...
 
+    @property
+    def isolates(self) -> bool:
+        """Whether what is new passes no gradient on to the host while it is blended in."""
+        ...
+
     def lengths(self) -> Mapping[Phase, Duration]:
         """Length of `Phase.ISOLATE` and `Phase.WARMUP`; a phase not named is skipped."""
         ...
@@ -150,32 +156,6 @@ class Settle(Protocol):
         """Factor on every group's learning rate, beside the scheduler's; of several growths the
         smallest counts."""
         ...
-
-
-class Occasion(Enum):
-    """When a monitor looks."""
-
-    STEP = auto()  # an optimizer step is over
-    BOUNDARY = auto()  # a step is over after which an evaluation or a checkpoint comes
-    OBSERVED = auto()  # an evaluation is over
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a monitor has found."""
-
-    told: str  # a sentence
-    event: int | None = None  # index of the growth that it is about
-    blames: bool = True  # False: it is told, and no remedy follows
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What a monitor has seen on one occasion, and what looking has cost."""
-
-    findings: tuple[Finding, ...] = ()
-    contributions: Mapping[int, float] = field(default_factory=lambda: dict[int, float]())
-    flops: float = 0.0  # of evaluations that only the monitor asked for
 
 
 class Monitor(Protocol):
@@ -238,6 +218,20 @@ class StatePolicy(Protocol):
         ...
 
 
+class Transfer(Protocol):
+    """What a growth hands on from the network before it (group `transfer`)."""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether every growth must keep the function, and is silenced where nothing else does."""
+        ...
+
+    @property
+    def teaching(self) -> Teaching | None:
+        """How networks of before teach those after them; None where none does."""
+        ...
+
+
 class Data(Protocol):
     """A data set (group `data`)."""
 
@@ -296,8 +290,10 @@ class PlannedStage:
     params: int
     flops: float  # of one training sample, forward and backward
     what: str  # what this stage adds, in words
+    teachers: int = 0  # bytes of the networks that teach it, at most
 
     @property
     def memory(self) -> int:
-        """Bytes of weights, gradients and two moments in float32; activations come on top."""
-        return 16 * self.params
+        """Bytes of weights, gradients and two moments in float32, and of teachers; activations come
+        on top."""
+        return 16 * self.params + self.teachers

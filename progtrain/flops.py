@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,27 +26,32 @@ def training_flops(model: nn.Module, x: Tensor) -> float:
     Matrix products, convolutions and attention are counted, elementwise work is not. Counted once
     an architecture, without computing anything where the network runs on the meta device.
     """
+    return _counted(model, x, _count)
+
+
+def forward_flops(model: nn.Module, x: Tensor) -> float:
+    """FLOPs of one sample, forward only, in evaluation mode: what a teacher costs."""
+    return _counted(model, x, _count_forward)
+
+
+def _counted(model: nn.Module, x: Tensor, count: Callable[[nn.Module, Tensor], float]) -> float:
     key = (
+        count.__name__,
         type(model),
         repr(model),  # strides and the like
         *((n, tuple(t.shape)) for n, t in model.state_dict().items()),
         tuple(x.shape[1:]),
     )
     if key not in _COUNTED:
-        _COUNTED[key] = _measure(model, x)
+        _COUNTED[key] = _measure(model, x, count)
     return _COUNTED[key]
 
 
-def forward_flops(training: float) -> float:
-    """Of the FLOPs of training, those of the forward pass: the backward pass costs twice that."""
-    return training / 3
-
-
-def _measure(model: nn.Module, x: Tensor) -> float:
+def _measure(model: nn.Module, x: Tensor, count: Callable[[nn.Module, Tensor], float]) -> float:
     try:
-        return _count(_without_values(model), x[:_BATCH].to("meta"))
+        return count(_without_values(model), x[:_BATCH].to("meta"))
     except (NotImplementedError, RuntimeError):  # it looks at values somewhere
-        return _count(copy.deepcopy(model), x[:_BATCH])
+        return count(copy.deepcopy(model), x[:_BATCH])
 
 
 def _without_values(model: nn.Module) -> nn.Module:
@@ -62,4 +68,11 @@ def _count(model: nn.Module, x: Tensor) -> float:
         out = model(x)
         y = torch.zeros(out.shape[:-1], dtype=torch.long, device=x.device)
         cross_entropy(out, y).backward()
+    return counter.get_total_flops() / len(x)
+
+
+def _count_forward(model: nn.Module, x: Tensor) -> float:
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
     return counter.get_total_flops() / len(x)

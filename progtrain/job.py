@@ -28,6 +28,7 @@ from progtrain.errors import CheckpointError, Interrupted
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.average import begin
 from progtrain.growth.first_block import with_blocks
+from progtrain.growth.heads import train_every_head
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
@@ -39,6 +40,7 @@ from progtrain.run import Json, Probe, Run, StopReason
 from progtrain.settings import Training
 from progtrain.setup import Setup
 from progtrain.state import data_fingerprint, differences, edits_of, file_sizes, pack, unpack
+from progtrain.transfer.teachers import blend
 
 PROBE_SAMPLES = 64
 
@@ -87,6 +89,8 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
         edit.apply(model, template)
     engine.place(model)
     train = parts.train
+    if train.heads == "all":
+        train_every_head(model)
     x, y = batches.at(0, min(PROBE_SAMPLES, len(batches.sets.train)))
     clock = Clock(Duration.parse(train.duration, "train.duration"), len(batches.sets.train))
     run = Run(
@@ -110,9 +114,19 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
         _check_same_data(saved, batches.sets)
         _check_same_optimizer(saved, parts)
         unpack(run, saved, engine, parts.optimizer)
+        _go_on(run, parts)
         if _told(saved, "growth") != parts.config.get("growth"):
             run.grown_out = None  # what is allowed now may be more
     return run
+
+
+def _go_on(run: Run, parts: Parts) -> None:
+    """What a checkpoint's networks need of the settings."""
+    run.teachers = run.teachers if parts.transfer.teaching else []
+    for teacher in run.teachers:
+        blend(teacher, parts.warmup)
+    for before in run.ways_back.values() if parts.train.heads == "all" else ():
+        train_every_head(before.model)
 
 
 def _seed(seed: int) -> None:
@@ -187,6 +201,7 @@ def _setup(
         num_classes=parts.data.num_classes,
         proof=parts.proof,
         monitors=parts.monitors,
+        transfer=parts.transfer,
     )
 
 

@@ -10,7 +10,7 @@ from progtrain.setup import Setup
 def reached(run: Run, setup: Setup) -> StopReason | None:
     """The first limit that is reached. A step that would pass a FLOP limit is not taken."""
     stop, now = setup.stop, run.clock.now
-    coming = run.flops * run.batch_size
+    coming = run.step_flops
     last = run.last_metric
     if stop.target is not None and last is not None:
         ahead = last - stop.target if run.mode == "max" else stop.target - last

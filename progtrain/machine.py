@@ -24,20 +24,32 @@ from enum import Enum, auto
 
 import torch
 
-from progtrain.boundary import close, fate, grow, last_loss, look, roll_back, save
+from progtrain.boundary import (
+    close,
+    fate,
+    grow,
+    last_distillation,
+    last_loss,
+    look,
+    roll_back,
+    save,
+)
 from progtrain.clock import Duration
-from progtrain.contracts import Occasion, Strength
+from progtrain.contracts import Strength
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import pass_over
+from progtrain.growth.freezing import frozen_now
 from progtrain.growth.guard import guarded
 from progtrain.growth.life import advance, strengths
 from progtrain.growth.remedies import answered, asked
 from progtrain.limits import fruitless, reached
+from progtrain.monitors.finding import Occasion
 from progtrain.recent import Recent
 from progtrain.run import Event, Phase, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import train_step
+from progtrain.transfer.teachers import release
 from progtrain.watch import Found, close_ways_back, remedied, watch
 
 
@@ -57,7 +69,8 @@ class Machine:
         self._stage: Stage | None = None  # what GROW is to do
         self._last = run.clock.now  # before the last step
         self._loss = torch.tensor(last_loss(run))  # of the last step, on the device
-        self._controls = Controls(run.model, run.events, setup.warmup)
+        run.distilled = last_distillation(run)
+        self._controls = self._made()
         self._remember()
 
     def _remember(self) -> None:
@@ -127,12 +140,13 @@ class Machine:
     def _step(self) -> State:
         run, setup = self.run, self.setup
         begun = time.perf_counter()
-        flops = run.flops * run.batch_size
+        flops = run.step_flops
         strong = strengths(run, setup, run.clock.after_step(run.batch_size, flops))
         with guarded(run, setup):
             self._loss = train_step(run, setup, self._controls, strong)
         self._last = run.clock.now
         run.clock.tick(run.batch_size, flops, time.perf_counter() - begun)
+        release(run, setup)
         self._advance(strong)
         self._watch(Occasion.BOUNDARY if self._at_boundary() else Occasion.STEP)
         setup.reporter.stepped(run, self._loss)
@@ -141,7 +155,8 @@ class Machine:
     def _advance(self, strong: dict[int, Strength]) -> None:
         """Note each living growth's alpha, and let those whose phase is over enter the next."""
         moved = advance(self.run, self.setup, strong)
-        if moved:
+        thaw = self.setup.train.thaw
+        if moved or (thaw is not None and self._crossed(thaw)):
             self._renew()
         for event in moved:
             self.setup.reporter.advanced(self.run, event)
@@ -175,7 +190,11 @@ class Machine:
     def _renew(self) -> None:
         """Controls for the network and the growths of now."""
         self._controls.lift()
-        self._controls = Controls(self.run.model, self.run.events, self.setup.warmup)
+        self._controls = self._made()
+
+    def _made(self) -> Controls:
+        run, setup = self.run, self.setup
+        return Controls(run.model, run.events, setup.warmup, frozen_now(run, setup.train))
 
     def _at_boundary(self) -> bool:
         every = (self.setup.train.evaluate_every, self.setup.checkpoint.every)

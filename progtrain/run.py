@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import Operator
     from progtrain.growth.edits import Edit
+    from progtrain.growth.inheritance import Inheritance
     from progtrain.growth.rollback import Before
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
@@ -118,6 +119,8 @@ class Event:
     hold: str = ""  # how long the ramp waits, while it does
     undone: str = ""  # why it was rolled back
     lost: float = 0.0  # FLOPs that were spent on it and given up
+    heads: tuple[str, ...] = ()  # new heads, under their names now
+    inherited: Inheritance | None = None  # what became of every tensor
     contribution: float | None = None  # what the metric would lose without it, when last measured
 
     @property
@@ -131,6 +134,7 @@ class Event:
             slabs=edit.follow(self.slabs),
             blocks=tuple(edit.rename(b) for b in self.blocks),
             inserted=tuple(edit.rename(name) for name in self.inserted),
+            heads=tuple(edit.rename(name) for name in self.heads),
         )
 
 
@@ -149,6 +153,20 @@ class Probe:
 
     x: Tensor  # (batch, ...)
     y: Tensor  # (batch,)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The network as it was before a growth, frozen, for those that come after it to learn of."""
+
+    growth: int  # index of that growth
+    stage: str
+    since: Moment  # when it began to teach
+    model: nn.Module  # in evaluation mode, blending what it was blending then
+    events: tuple[Event, ...]  # the growths that it is blending
+    flops: float  # of one sample, forward
+    device: str  # where it computes: same, cpu
+    precision: str  # of its weights: same, bf16, fp16
 
 
 @dataclass
@@ -171,6 +189,8 @@ class Run:
     template: Template = no_template
     blank: Template = no_template  # builds the network that the run started with
     ways_back: dict[int, Before] = field(default_factory=lambda: dict[int, "Before"]())
+    teachers: list[Teacher] = field(default_factory=lambda: list[Teacher]())  # oldest first
+    distilled: Tensor | None = None  # distillation loss of the last step, on the device
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())
     memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())
@@ -194,6 +214,11 @@ class Run:
         for edit in edits:
             edit.apply(model, self.template)
         return model
+
+    @property
+    def step_flops(self) -> float:
+        """FLOPs of one optimizer step: of the network, and a forward of every teacher."""
+        return self.batch_size * (self.flops + sum(teacher.flops for teacher in self.teachers))
 
     @property
     def living(self) -> list[Event]:

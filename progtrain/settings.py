@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from progtrain.clock import Duration
@@ -52,6 +53,10 @@ class Training:
     clip: float = 0.0  # largest gradient norm; 0 clips nothing
     recovery: float = 0.99  # share of the metric before a growth that counts as recovered
     ema: float = 0.0  # decay a step of the moving average of weights; 0 keeps none
+    heads: str = "newest"  # which of several heads learn: newest, or all
+    answers: str | None = None  # name of the head that answers in evaluation; None: the newest
+    freeze: Sequence[str] = ()  # patterns of parameters that do not train
+    thaw: str | None = None  # when they begin to; None: never
 
     def __post_init__(self) -> None:
         _lasting(self, "duration", "Try 30epochs.")
@@ -69,6 +74,14 @@ class Training:
         require(good, "clip", self.clip, "a finite number >= 0 (0 clips nothing)")
         good = _number(self.recovery) and 0 < self.recovery <= 1
         require(good, "recovery", self.recovery, "in (0, 1]", "Try train.recovery=0.99.")
+        require(self.heads in ("newest", "all"), "heads", self.heads, "newest or all")
+        named = self.answers is None or bool(self.answers.strip())
+        require(named, "answers", self.answers, "the name of a head, or null", "Try first.")
+        named = all(str(pattern).strip() for pattern in self.freeze)
+        hint = "Try train.freeze=[head.*]."
+        require(named, "freeze", list(self.freeze), "a list of patterns of parameters", hint)
+        if self.thaw is not None:
+            _lasting(self, "thaw", "null never thaws.")
         good = _number(self.ema) and 0 <= self.ema < 1
         require(good, "ema", self.ema, "in [0, 1) (0 keeps no average)", "Try train.ema=0.99.")
 

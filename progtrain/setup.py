@@ -16,12 +16,14 @@ from progtrain.contracts import (
     Settle,
     Shape,
     StatePolicy,
+    Transfer,
     Warmup,
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Proof, Stopping, Training
+from progtrain.transfer.inherit import Inherit
 
 Save = Callable[[Run], None]
 
@@ -49,6 +51,7 @@ class Setup:
     num_classes: int = 1  # logits of one target
     proof: Proof = field(default_factory=Proof)
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
+    transfer: Transfer = field(default_factory=Inherit)
 
     def __post_init__(self) -> None:
         for monitor in self.monitors.values():

@@ -21,13 +21,15 @@ from progtrain.contracts import OptimizerRecipe
 from progtrain.errors import CheckpointError
 from progtrain.growth.average import begin
 from progtrain.growth.edits import Edit
+from progtrain.growth.inheritance import Inheritance
 from progtrain.growth.rollback import Before, copied_states
 from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.growth.widen_space import Slab
 from progtrain.hardware.engine import Engine
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.recent import Recent
-from progtrain.run import Event, Json, Observation, Phase, Run, StopReason
+from progtrain.run import Event, Json, Observation, Phase, Run, StopReason, Teacher
+from progtrain.transfer.teachers import device_of, placed
 
 Named = Mapping[str, Tensor]
 Tensors = dict[str, dict[str, Tensor]]
@@ -45,10 +47,13 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     for index, before in run.ways_back.items():
         kept = _network(before.model, before.average, before.states)
         tensors |= {f"before_{index}_{name}": group for name, group in kept.items()}
+    for teacher in run.teachers:
+        tensors[f"teacher_{teacher.growth}"] = dict(teacher.model.state_dict())
     state: Json = {
         "clock": asdict(run.clock.now),
         "events": [_event_to_json(event) for event in run.events],
         "ways_back": {str(i): _before_to_json(before) for i, before in run.ways_back.items()},
+        "teachers": [_teacher_to_json(teacher) for teacher in run.teachers],
         "history": [_observation_to_json(o) for o in run.history],
         "memory": run.memory,
         "grown_out": run.grown_out.name if run.grown_out else None,
@@ -91,6 +96,10 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
         run.ways_back[int(index)] = _before(run, kept, tensors, engine, recipe)
     if "recent" in checkpoint.tensors:
         run.recent = Recent(checkpoint.tensors["recent"]["values"].to(engine.device))
+    run.teachers = [
+        _teacher(run, kept, checkpoint.tensors.get(f"teacher_{kept['growth']}", {}), engine)
+        for kept in state["teachers"]
+    ]
     run.clock.now = Moment(**state["clock"])
     run.history[:] = [_observation_from_json(item) for item in state["history"]]
     run.memory = state["memory"]
@@ -176,6 +185,30 @@ def _before(
     return Before(model, average, optimizer, states, events, kept["params"], kept["flops"])
 
 
+def _teacher(run: Run, kept: dict[str, Any], tensors: Named, engine: Engine) -> Teacher:
+    """A network that teaches, of the shape it had; what it was blending is put on by `blend`."""
+    earlier = run.events[: kept["growth"]]
+    model = run.rebuilt(e.edit for e in earlier if e.phase is not Phase.ROLLED_BACK)
+    placed(model, device_of(kept["device"], engine), kept["precision"])
+    _load_weights(model, tensors)
+    typed: dict[str, Any] = {
+        "since": Moment(**kept["since"]),
+        "events": tuple(_event_from_json(item) for item in kept["events"]),
+        "model": model,
+    }
+    return Teacher(**{**kept, **typed})
+
+
+def _teacher_to_json(teacher: Teacher) -> Json:
+    kept: dict[str, Any] = {
+        field.name: getattr(teacher, field.name)
+        for field in fields(teacher)
+        if field.name != "model"
+    }
+    events = [_event_to_json(event) for event in teacher.events]
+    return {**kept, "since": asdict(teacher.since), "events": events}
+
+
 def _before_to_json(before: Before) -> Json:
     events: list[Json] = [_event_to_json(event) for event in before.events]
     return {"events": events, "params": before.params, "flops": before.flops}
@@ -225,6 +258,8 @@ def _event_to_json(event: Event) -> Json:
         "slabs": [slab.to_json() for slab in event.slabs],
         "blocks": list(event.blocks),
         "inserted": list(event.inserted),
+        "heads": list(event.heads),
+        "inherited": event.inherited.to_json() if event.inherited else None,
         "recovered": asdict(event.recovered) if event.recovered else None,
     }
     return {**data, **plain}
@@ -239,6 +274,8 @@ def _event_from_json(item: dict[str, Any]) -> Event:
         "slabs": tuple(Slab.from_json(slab) for slab in item["slabs"]),
         "blocks": tuple(item["blocks"]),
         "inserted": tuple(item["inserted"]),
+        "heads": tuple(item["heads"]),
+        "inherited": Inheritance.from_json(item["inherited"]) if item["inherited"] else None,
         "recovered": Moment(**item["recovered"]) if item["recovered"] else None,
     }
     return Event(**{**item, **typed})

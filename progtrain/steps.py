@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,12 @@ from progtrain.contracts import Strength
 from progtrain.data.sets import Split
 from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
+from progtrain.growth.heads import answering, mean_loss, outputs_by_head
 from progtrain.objective import correct, cross_entropy
 from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
+from progtrain.transfer.teachers import answer
 
 _EVALUATION_BATCH = 1024  # samples, fewer of them where either is more:
 _EVALUATION_INPUTS = 2**22  # numbers that a batch holds
@@ -30,7 +33,7 @@ def learning_rate(run: Run, setup: Setup) -> float:
     when = When(
         clock,
         clock.now,
-        after=clock.after_step(run.batch_size, run.flops * run.batch_size),
+        after=clock.after_step(run.batch_size, run.step_flops),
         metrics=metric,
         growths=tuple(event.moment for event in run.grown),
     )
@@ -41,27 +44,30 @@ def learning_rate(run: Run, setup: Setup) -> float:
 def train_step(
     run: Run, setup: Setup, controls: Controls, strengths: Mapping[int, Strength]
 ) -> Tensor:
-    """One optimizer step over `accumulate` forward passes; the mean loss, left on the device."""
+    """One optimizer step over `accumulate` forward passes; the mean loss on the labels, left on the
+    device. What teachers add to it is in `Run.distilled`."""
     engine, parts = setup.engine, setup.train.accumulate
     controls.set(strengths)
     rates = {index: each.newborn_rate for index, each in strengths.items()}
     run.optimizer.set_multiplier(learning_rate(run, setup), rates)
     run.optimizer.zero_grad()
-    losses: list[Tensor] = []
+    losses, distilled = list[Tensor](), list[Tensor]()
     with controls.still_buffers():
         for part in range(parts):
             position = run.clock.now.samples + part * setup.train.batch_size
             x, y = setup.batches.at(position, setup.train.batch_size)
             with engine.autocast():
-                loss = cross_entropy(run.model(x), y)
+                loss, on_labels, taught = minimised(run, setup, x, y)
             engine.backward(loss / parts if parts > 1 else loss)
-            losses.append(loss.detach())
+            losses.append(on_labels.detach())
+            distilled += taught
     loss = torch.stack(losses).mean() if parts > 1 else losses[0]
     with controls.limited(run.optimizer, strengths):
         _measure_gradients(run, setup, loss)
         engine.step(run.optimizer)
     if run.average is not None:
         update(run.average, run.model, setup.train.ema, run.clock.step)
+    run.distilled = torch.stack(distilled).mean() if distilled else None
     return loss
 
 
@@ -79,6 +85,18 @@ def _measure_gradients(run: Run, setup: Setup, loss: Tensor) -> None:
         run.recent.note(run.clock.step + 1, loss, norm)
 
 
+def minimised(
+    run: Run, setup: Setup, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    """The loss of a batch; the part of it on the labels; the distillation loss, where there is."""
+    on_labels, logits = mean_loss(run.model, x, y)
+    teaching = setup.transfer.teaching
+    if teaching is None or not run.teachers:
+        return on_labels, on_labels, ()
+    loss, distilled = teaching.loss(on_labels, logits, [answer(t, x) for t in run.teachers])
+    return loss, on_labels, (distilled,)
+
+
 def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
     """Loss and accuracy over a whole split, each target once, at the alphas training has now.
 
@@ -94,20 +112,28 @@ def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, flo
 
 
 def evaluate_network(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
-    """Loss and accuracy of one network over a whole split."""
+    """Figures of the head that answers, and as `<prefix>/<head>/…` of each where there are several;
+    the backbone is run once."""
+    loss = partial(torch.zeros, (), device=setup.engine.device, dtype=torch.float64)
+    right = partial(torch.zeros, (), device=setup.engine.device, dtype=torch.int64)
+    sums: dict[str, Tensor] = {}
     model.eval()
-    loss = torch.zeros((), device=setup.engine.device, dtype=torch.float64)
-    right = torch.zeros((), device=setup.engine.device, dtype=torch.int64)
-    with torch.no_grad(), setup.engine.autocast():
+    with (
+        torch.no_grad(),
+        setup.engine.autocast(),
+        answering(model, setup.train.answers),
+        outputs_by_head(model) as by_head,
+    ):
         for x, y in setup.batches.every(split, evaluation_batch(split, setup.num_classes)):
-            logits = model(x).float()
-            loss += cross_entropy(logits, y, "sum").double()
-            right += correct(logits, y)
+            out = model(x)
+            heads = {f"{prefix}/{name}": each for name, each in by_head(out).items()}
+            for name, each in {prefix: out, **heads}.items():
+                logits = each.float()
+                if logits.shape[-1] == out.shape[-1]:  # else it may not know a target
+                    sums.setdefault(f"{name}/loss", loss()).add_(cross_entropy(logits, y, "sum"))
+                sums.setdefault(f"{name}/accuracy", right()).add_(correct(logits, y))
     model.train()
-    return {
-        f"{prefix}/loss": float(loss) / split.y.numel(),
-        f"{prefix}/accuracy": float(right) / split.y.numel(),
-    }
+    return {name: float(total) / split.y.numel() for name, total in sums.items()}
 
 
 def evaluation_batch(split: Split, num_classes: int) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from progtrain.clock import Moment
-from progtrain.contracts import Finding, Monitor, Occasion
+from progtrain.contracts import Monitor
 from progtrain.growth import life, remedies
+from progtrain.monitors.finding import Finding, Occasion
 from progtrain.monitors.monitor import only_told, tell, told
 from progtrain.run import Phase, Run
 from progtrain.setup import Setup

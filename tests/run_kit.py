@@ -303,6 +303,14 @@ def digest(run: Run) -> dict[str, str]:
     words: dict[str, str] = {f"model/{n}": _hash(t) for n, t in run.model.state_dict().items()}
     averaged = run.average.state_dict() if run.average is not None else {}
     words |= {f"average/{name}": _hash(tensor) for name, tensor in averaged.items()}
+    for teacher in run.teachers:
+        place = f"teacher/{teacher.growth}"
+        kept = {f.name: timeless(getattr(teacher, f.name)) for f in fields(teacher)}
+        events = [timeless(asdict(event)) for event in teacher.events]
+        words[place] = repr({**kept, "model": "", "events": events})
+        for name, tensor in teacher.model.state_dict().items():
+            words[f"{place}/{name}"] = _hash(tensor)
+    words["distilled"] = repr(None if run.distilled is None else float(run.distilled))
     for name in run.optimizer.parameters:
         for key, tensor in run.optimizer.state_of(name).items():
             words[f"optimizer/{name}/{key}"] = _hash(tensor)
@@ -356,7 +364,7 @@ def timeless(value: Any) -> Any:
 def _hash(tensor: Tensor) -> str:
     data = tensor.detach().cpu().contiguous()
     head = f"{tuple(data.shape)} {data.dtype} "
-    return head + hashlib.sha256(data.numpy().tobytes()).hexdigest()
+    return head + hashlib.sha256(data.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def compared(path: Path, got: str) -> str:

@@ -11,14 +11,20 @@ import pytest
 import torch
 from growth_kit import (  # noqa: F401
     AtSteps,
+    a_host,
     a_machine,
     a_model,
+    a_probe,
+    a_set_of_text,
+    an_event,
     changed,
     grow_now,
     make,
     old_part,
     one_thread,
     options,
+    reads_text,
+    same,
     snapshot,
     train,
 )
@@ -26,16 +32,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from progtrain.contracts import Operator, Strength
-from progtrain.errors import SettingError
-from progtrain.growth.controls import Controls
+from progtrain.errors import GrowthError, SettingError
+from progtrain.growth.controls import Controls, new_modules
 from progtrain.growth.grow import Host, grow
 from progtrain.growth.identity import silence_newborn
 from progtrain.growth.operators.deepen_identity import DeepenIdentity
 from progtrain.growth.operators.deepen_random import DeepenRandom
+from progtrain.growth.operators.insert_attention import InsertAttention
+from progtrain.growth.operators.insert_branch import InsertBranch
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.operators.widen_zero import WidenZero
+from progtrain.growth.transaction import construct
+from progtrain.growth.widen_space import Slab
 from progtrain.machine import Machine
-from progtrain.run import Event, Phase
+from progtrain.run import Event, Phase, Stage
 from progtrain.steps import evaluate
 from progtrain.warmups.frozen_host import FrozenHost
 from progtrain.warmups.linear_ramp import LinearRamp
@@ -198,6 +208,107 @@ def test_a_ramp_and_a_block_that_join_one_after_the_other_do_not_disturb_each_ot
         assert grow_now(machine, operator).preservation_error <= 1e-12
         train(machine, 3)
     assert [event.alpha for event in machine.run.events] == [1.0, 6 / 8, 3 / 8]
+
+
+# Isolated from the host
+
+
+@pytest.mark.parametrize(
+    ("name", "operator"),
+    [(n, WidenRandom()) for n in ("mlp_none", "mlp_batch", "cnn", "flat", "user")]
+    + [(n, WidenRandom("*:heads")) for n in ("gpt", "vit")]
+    + [(n, DeepenRandom()) for n in ("mlp_batch", "resnet", "gpt")]
+    + [("mlp_none", InsertBranch()), ("gpt", InsertAttention(place="beside"))],
+)
+def test_an_isolated_part_passes_no_gradient_on_to_its_host(name: str, operator: Operator) -> None:
+    """What the new part computes hangs on none of the host's weights, and does without isolation;
+    the values are the same."""
+    host = a_host(name)
+    grown = grow(host, operator, 0)
+    event = an_event(grown.edit, alpha=0.5)
+    for path in event.inserted:  # they begin silent
+        for parameter in grown.model.get_submodule(path).parameters():
+            nn.init.normal_(parameter)
+    masks = {n: ~is_new(n, p, event) for n, p in grown.model.named_parameters()}
+    old = [p for n, p in grown.model.named_parameters() if masks[n].any()]
+    kept = [mask for mask in masks.values() if mask.any()]
+    reached, outputs = dict[bool, int](), dict[bool, Tensor]()
+    for isolated in (True, False):
+        controls = Controls(grown.model, [event], LinearRamp("8steps", isolated))
+        new, outputs[isolated] = computed(grown.model, event, host.probe.x)
+        grads = zip(torch.autograd.grad(new, old, allow_unused=True), kept, strict=True)
+        reached[isolated] = sum(g is not None and bool(g[mask].any()) for g, mask in grads)
+        controls.lift()
+    assert reached[True] == 0 < reached[False]
+    assert (outputs[True] - outputs[False]).abs().max() <= 1e-12
+
+
+def is_new(name: str, parameter: nn.Parameter, event: Event) -> Tensor:
+    if name.startswith(new_modules(event)):
+        return torch.ones_like(parameter, dtype=torch.bool)
+    return new_mask(event, name, parameter.detach())
+
+
+def computed(model: nn.Module, event: Event, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A sum over what new units and modules compute, and the network's output."""
+    parts: list[Tensor] = []
+
+    def take_all(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        parts.append(out.sin().sum())
+
+    def take_new(slab: Slab) -> Any:
+        rows_F = slab.mask(model.get_parameter(slab.tensor).detach()).flatten(1).any(1)
+
+        def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            units = out if isinstance(module, nn.Linear) else out.transpose(1, -1)
+            parts.append(units[..., rows_F].sin().sum())
+
+        return hook
+
+    handles = [model.get_submodule(n).register_forward_hook(take_all) for n in event.inserted]
+    handles += [  # what a block computes, before it is blended
+        model.get_submodule(n).register_forward_hook(take_all, prepend=True) for n in event.blocks
+    ]
+    for slab in event.slabs:
+        layer = model.get_submodule(slab.tensor.rpartition(".")[0])
+        plain = isinstance(layer, nn.Linear) or getattr(layer, "groups", 0) == 1
+        if slab.producer and plain and slab.tensor.endswith("weight"):
+            handles.append(layer.register_forward_hook(take_new(slab)))
+    out = model.eval()(x)
+    for handle in handles:
+        handle.remove()
+    return torch.stack(parts).sum(), out.detach()
+
+
+@pytest.mark.parametrize(
+    ("name", "space"), [("gpt", "embedding"), ("tied", "embedding#2"), ("mlp_layer", "stem")]
+)
+def test_units_that_a_norm_mixes_with_old_ones_cannot_be_isolated(name: str, space: str) -> None:
+    sets = a_set_of_text() if reads_text(name) else None
+    ramp = LinearRamp("8steps", isolated=True)
+    machine = a_machine(a_model(name), make("optimizer", "sgd"), ramp, sets=sets)
+    before = snapshot(machine)
+    with pytest.raises(GrowthError, match=r"warmup\.isolated=true cannot isolate .* norm"):
+        grow_now(machine, WidenRandom(space))
+    assert same(before, snapshot(machine))
+
+
+class RawWeights(nn.Module):
+    """Two layers whose weights are parameters of the network itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.head = nn.Parameter(torch.randn(8, 16)), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(F.linear(x.flatten(1), self.up)))
+
+
+def test_weights_that_no_layer_holds_cannot_be_isolated() -> None:
+    host = Host(RawWeights().double(), a_probe())
+    stage = Stage("wider", WidenRandom())
+    with pytest.raises(GrowthError, match="RawWeights computes new and old units in one"):
+        construct(host, stage, LinearRamp("8steps", isolated=True), 0)
 
 
 # Learning rate

@@ -17,8 +17,11 @@ FIRST = "first"  # name of the head that was alone
 class Heads(nn.Module):
     """Heads over one backbone, by name; `answers` is the one whose output is the network's.
 
-    In evaluation every head runs, so that whoever traces the network sees what all of them read.
+    In evaluation every head runs, so that whoever traces the network sees what all of them read;
+    with `every` in training as well, because all of them learn.
     """
+
+    every = False
 
     def __init__(self, heads: dict[str, nn.Module], answers: str) -> None:
         super().__init__()
@@ -26,9 +29,12 @@ class Heads(nn.Module):
         self.answers = answers
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        if self.training:
+        if self.training and not self.every:
             return self.heads[self.answers](*args, **kwargs)
         return {name: head(*args, **kwargs) for name, head in self.heads.items()}[self.answers]
+
+    def extra_repr(self) -> str:
+        return f"answers={self.answers}" + ", all learn" * self.every
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from progtrain.contracts import Strength, Warmup
-from progtrain.growth.tensors import owner
-from progtrain.growth.widen_space import Slab
+from progtrain.growth.gates import gates
+from progtrain.growth.tensors import matching
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)  # that read what is their input
 WARMING = (Phase.ISOLATE, Phase.WARMUP, Phase.HOLD)
 
 
 class Controls:
     """Hooks and freezes for the growths that are still warming up."""
 
-    def __init__(self, model: nn.Module, events: Sequence[Event], warmup: Warmup) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        events: Sequence[Event],
+        warmup: Warmup,
+        frozen: Sequence[str] = (),  # patterns of parameters that do not train
+    ) -> None:
         self._model, self._all = model, events
         self._events = [event for event in events if event.phase in WARMING]
         self._alphas: dict[int, Tensor] = {}
@@ -38,8 +42,8 @@ class Controls:
         for event in self._events if warmup.blends else []:
             alpha = torch.tensor(event.alpha, device=device)
             self._alphas[event.index] = alpha
-            self._handles += _gates(model, event, alpha)
-        self._freeze()
+            self._handles += gates(model, event, alpha, warmup.isolates)
+        self._freeze(frozen)
 
     def set(self, strengths: Mapping[int, Strength]) -> None:
         """Give every living growth its alpha, by event index."""
@@ -101,12 +105,13 @@ class Controls:
             if not bool(mask.all()):
                 yield tensor, mask
 
-    def _freeze(self) -> None:
-        if not self._isolated():
-            return
-        for name, parameter in self._model.named_parameters():
-            new = _newborn_mask(name, parameter, self._isolated())
-            if parameter.requires_grad and not bool(new.any()):
+    def _freeze(self, patterns: Sequence[str]) -> None:
+        """Whatever has no gradient neither moves nor decays, and gets no optimizer state."""
+        isolated, named = self._isolated(), dict(self._model.named_parameters())
+        chosen = {name for pattern in patterns for name in matching(named, pattern)}
+        for name, parameter in named.items() if isolated or chosen else ():
+            host = isolated and not bool(_newborn_mask(name, parameter, isolated).any())
+            if parameter.requires_grad and (host or name in chosen):
                 parameter.requires_grad_(False)
                 self._frozen.append(parameter)
 
@@ -120,18 +125,6 @@ class Controls:
                 for key, state in optimizer.state_of(name).items():
                     if state.shape == parameter.shape:
                         yield f"{name}/{key}", state, new
-
-
-@contextmanager
-def switched_off(model: nn.Module, event: Event) -> Generator[None]:
-    """The network without what `event` says is new, whatever ramps do to it."""
-    device = next(model.parameters()).device
-    handles = _gates(model, event, torch.zeros((), device=device))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Slowed:
@@ -170,73 +163,4 @@ def _new_entries(model: nn.Module, event: Event) -> Iterator[tuple[Tensor, Tenso
 
 def new_modules(event: Event) -> tuple[str, ...]:
     """What the names of the parameters of new modules begin with."""
-    return tuple(f"{name}." for name in (*event.blocks, *event.inserted))
-
-
-def _gates(model: nn.Module, event: Event, alpha: Tensor) -> list[RemovableHandle]:
-    """Hooks that scale what is new by alpha: what is read of it, what new modules give."""
-    handles: list[RemovableHandle] = []
-    for slab in event.slabs:
-        for name in slab.readers if slab.consumer else ():
-            handles += _gate(model, name, slab, alpha)
-    for name in event.blocks:
-        handles.append(model.get_submodule(name).register_forward_hook(_blend(alpha)))
-    for name in event.inserted:
-        handles.append(model.get_submodule(name).register_forward_hook(_scale_output(alpha)))
-    return handles
-
-
-def _gate(model: nn.Module, name: str, slab: Slab, alpha: Tensor) -> list[RemovableHandle]:
-    """A layer's new inputs, or new columns of a weight that another module reads, × alpha."""
-    reader, (holder, attribute) = model.get_submodule(name), owner(model, slab.tensor)
-    own = getattr(reader, attribute, None) is getattr(holder, attribute)
-    if own and isinstance(reader, _LAYERS) and getattr(reader, "groups", 1) == 1:
-        return [reader.register_forward_pre_hook(_scale_input(reader, attribute, slab, alpha))]
-
-    def scale(_: nn.Module, args: tuple[Any, ...]) -> None:
-        weight = getattr(holder, attribute)
-        new = slab.mask(weight.detach()).to(weight.dtype)
-        vars(holder)[attribute] = weight * (1 - new + alpha.to(weight.dtype) * new)
-
-    def unscale(*_: Any) -> None:
-        vars(holder).pop(attribute, None)
-
-    return [
-        reader.register_forward_pre_hook(scale),
-        reader.register_forward_hook(unscale, always_call=True),
-    ]
-
-
-def _scale_input(module: nn.Module, name: str, slab: Slab, alpha: Tensor) -> Any:
-    """x_B...F · (1 where a feature is old, alpha where it is new)."""
-    weight = getattr(module, name).detach()
-    new_F = slab.mask(weight).transpose(0, slab.dim).flatten(1).any(1).to(weight.dtype)
-    old_F = 1 - new_F
-    last = isinstance(module, nn.Linear)
-
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = args[0]
-        scale_F = old_F + alpha * new_F
-        shape = [1] * x.ndim
-        shape[-1 if last else 1] = -1
-        return (x * scale_F.to(x.dtype).reshape(shape), *args[1:])
-
-    return hook
-
-
-def _blend(alpha: Tensor) -> Any:
-    """x + alpha · (block(x) − x)."""
-
-    def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        return torch.lerp(args[0].to(out.dtype), out, alpha.to(out.dtype))
-
-    return hook
-
-
-def _scale_output(alpha: Tensor) -> Any:
-    """alpha · f(x): the wrapper adds it to what the host computes."""
-
-    def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        return out * alpha.to(out.dtype)
-
-    return hook
+    return tuple(f"{name}." for name in (*event.blocks, *event.inserted, *event.heads))

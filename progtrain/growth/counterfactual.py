@@ -13,9 +13,10 @@ from itertools import islice
 from torch import nn
 
 from progtrain.flops import forward_flops
-from progtrain.growth.controls import switched_off
 from progtrain.growth.edits import Edit
 from progtrain.growth.first_block import FirstBlock
+from progtrain.growth.gates import switched_off
+from progtrain.growth.grow import uncompiled
 from progtrain.growth.insert_block import InsertBlock
 from progtrain.growth.insert_module import InsertModule
 from progtrain.growth.widen_space import Slab, WidenSpace
@@ -48,7 +49,8 @@ def measured(run: Run, setup: Setup) -> float:
 
 def evaluation_flops(run: Run, setup: Setup) -> float:
     """What `measured` costs."""
-    return forward_flops(run.flops) * len(setup.batches.sets.validation)
+    forward = forward_flops(uncompiled(_watched(run)), run.probe.x)
+    return forward * len(setup.batches.sets.validation)
 
 
 def parts(event: Event) -> dict[str, Event]:

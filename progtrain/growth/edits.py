@@ -103,6 +103,14 @@ class Edit:
             inserted += [change.inserted] if isinstance(change, InsertModule) else []
         return tuple(inserted)
 
+    def heads(self) -> tuple[str, ...]:
+        """New heads, under the names after the edit."""
+        heads: list[str] = []
+        for change in self.changes:
+            heads = [change.rename(name) for name in heads]
+            heads += [change.new] if isinstance(change, AddHead) else []
+        return tuple(heads)
+
     def describe(self) -> str:
         """What grows, in words."""
         return ", ".join(self._described())

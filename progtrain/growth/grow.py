@@ -27,6 +27,7 @@ class Host:
     model: nn.Module
     probe: Probe
     template: Template = no_template  # where the first block of an empty stack comes from
+    stage: str = ""  # whose growth it is
 
     @staticmethod
     def of(run: Run) -> Host:

@@ -15,6 +15,7 @@ from progtrain.data.sets import mixed
 from progtrain.errors import ConfigError, NothingToGrowError, settings_of
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.declared import pass_over
+from progtrain.growth.freezing import check_names
 from progtrain.growth.grow import Grown, Host, running
 from progtrain.growth.life import lengths
 from progtrain.growth.transaction import construct
@@ -22,6 +23,7 @@ from progtrain.hardware.engine import Engine
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
 from progtrain.steps import learning_rate
+from progtrain.transfer.teachers import taught_by
 
 _MOST = 100  # stages that are worth planning
 
@@ -38,6 +40,7 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
     )
     rows = [PlannedStage("start" if not run.events else "now", run.params, run.flops, "")]
     stages, missing = list[Stage](), list[NothingToGrowError]()
+    networks = [ahead]
     while len(rows) <= _MOST:
         with settings_of("growth"):
             stage = setup.growth.upcoming(ahead)
@@ -50,11 +53,15 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
             missing.append(error)
             continue
         stages.append(stage)
-        rows.append(PlannedStage(stage.name, ahead.params, ahead.flops, grown.edit.brief()))
+        taught = taught_by([host.model for host in networks], setup.transfer.teaching)
+        what = grown.edit.brief()
+        networks.append(ahead)
+        rows.append(PlannedStage(stage.name, ahead.params, ahead.flops, what, taught))
         _check_size(rows, setup.stop.max_params)
         _check_memory(rows, setup.engine)
     if missing and not stages and not run.events:
         raise missing[0]  # no stage can grow this network
+    check_names(setup.train, networks)
     check_times(stages, run, setup)
     return rows
 
@@ -63,7 +70,7 @@ def _grown(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
     """The run as if the stage had grown."""
     seed = mixed(ahead.seed, len(ahead.events))
     with running(stage.name):
-        grown = construct(Host.of(ahead), stage, setup.warmup, seed)
+        grown = construct(Host.of(ahead), stage, setup, seed)
         flops = training_flops(grown.model, ahead.probe.x)
     params, now = num_params(grown.model), ahead.clock.now
     event = Event(

@@ -77,7 +77,7 @@ def _undone(each: Event, event: Event, why: str, now: Moment) -> Event:
     first = each.index == event.index
     lost = now.flops - event.moment.flops if first else 0.0
     reason = why if first else f"it grew after {event.stage}, which was rolled back"
-    gone = replace(each, slabs=(), blocks=(), inserted=())  # the network has them no more
+    gone = replace(each, slabs=(), blocks=(), inserted=(), heads=())  # the network has them no more
     return replace(gone, phase=Phase.ROLLED_BACK, since=now, undone=reason, lost=lost)
 
 

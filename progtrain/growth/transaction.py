@@ -19,8 +19,11 @@ from progtrain.flops import num_params, training_flops
 from progtrain.growth.average import follow
 from progtrain.growth.controls import Controls, new_modules
 from progtrain.growth.edits import Edit
+from progtrain.growth.gates import check_isolation
 from progtrain.growth.grow import Grown, Host, carry_optimizer, grow, running, uncompiled
+from progtrain.growth.heads import train_every_head
 from progtrain.growth.identity import silence_newborn
+from progtrain.growth.inheritance import inheritance, own_tensors
 from progtrain.growth.life import first_phase, lengths, strength
 from progtrain.growth.newborn import evaluate
 from progtrain.growth.proof import Measured, culprits, judge, measure
@@ -31,6 +34,7 @@ from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
 from progtrain.steps import learning_rate
+from progtrain.transfer.preserve import check_preserves, silences
 
 
 def check_pair(operator: Operator, warmup: Warmup) -> None:
@@ -45,12 +49,19 @@ def check_pair(operator: Operator, warmup: Warmup) -> None:
         )
 
 
-def construct(host: Host, stage: Stage, warmup: Warmup, seed: int) -> Grown:
+def construct(host: Host, stage: Stage, setup: Setup, seed: int) -> Grown:
     """The grown network with the values it starts with."""
-    check_pair(stage.operator, warmup)
-    grown = grow(host, stage.operator, seed)
-    if warmup.zeroes:
+    operator, warmup = stage.operator, setup.warmup
+    check_pair(operator, warmup)
+    grown = grow(replace(host, stage=stage.name), operator, seed)
+    if setup.train.heads == "all":
+        train_every_head(grown.model)
+    if setup.transfer.preserves:
+        check_preserves(stage.name, operator, grown.edit)
+    if warmup.zeroes or (setup.transfer.preserves and silences(operator, warmup)):
         silence_newborn(grown)
+    if warmup.isolates:
+        check_isolation(grown.model, grown.edit)
     return grown
 
 
@@ -63,7 +74,7 @@ def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     way_back = Before.of(run) if setup.undoes else None
     host, seed = Host.of(run), mixed(run.seed, len(run.events))
     with running(stage.name):
-        grown = construct(host, stage, setup.warmup, seed)
+        grown = construct(host, stage, setup, seed)
         event = _event(run, setup, stage, grown)
         events = [*(e.moved(grown.edit) for e in run.events), event]
         proof = _prove(run, setup, grown, events, before, stage)
@@ -82,6 +93,7 @@ def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
         output_change=proof.change,
         loss_before=proof.loss_before,
         loss_after=proof.loss_after,
+        inherited=inheritance(own_tensors(host.model), own_tensors(grown.model), grown.edit),
         seconds=seconds,
     )
     return run.events[-1]
@@ -100,11 +112,12 @@ def _event(run: Run, setup: Setup, stage: Stage, grown: Grown) -> Event:
         slabs=edit.slabs(),
         blocks=edit.blocks(),
         inserted=edit.inserted(),
+        heads=edit.heads(),
         params_before=run.params,
         params_after=num_params(grown.model),
         flops_before=run.flops,
         flops_after=training_flops(grown.model, run.probe.x),
-        promised=_promised(stage.operator, setup.warmup, edit),
+        promised=_promised(stage.operator, setup, edit),
         preservation_error=0.0,
         metric_before=run.last_metric,
         cost=stage.operator.flops(grown),
@@ -117,8 +130,8 @@ def _event(run: Run, setup: Setup, stage: Stage, grown: Grown) -> Event:
     return replace(event, alpha=strength(event, setup, run.clock, now).alpha)
 
 
-def _promised(operator: Operator, warmup: Warmup, edit: Edit) -> bool:
-    silent = warmup.preserves and not edit.answers
+def _promised(operator: Operator, setup: Setup, edit: Edit) -> bool:
+    silent = (setup.warmup.preserves or setup.transfer.preserves) and not edit.answers
     return (operator.preserves or silent) and not edit.inexact
 
 

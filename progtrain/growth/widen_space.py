@@ -66,6 +66,7 @@ class Slab:
     stop: int = 0
     consumer: bool = False  # reads what is new
     readers: tuple[str, ...] = ()  # modules in whose forward it does
+    producer: bool = False  # rows that compute what is new
 
     def read(self, tensor: Tensor) -> Tensor:
         """A copy of the entries, with the dimension split into (units, entries a unit)."""
@@ -183,7 +184,8 @@ class WidenSpace:
         reads = part.role in (Role.CONSUMER, Role.TIED) and not self.silent
         stop = stop or self.new
         layout = part.layout if part.final is None else part.final
-        return Slab(part.tensor, part.dim, layout, self.new, start, stop, reads, part.readers)
+        rows = part.role in (Role.PRODUCER, Role.KEY)
+        return Slab(part.tensor, part.dim, layout, self.new, start, stop, reads, part.readers, rows)
 
     def shares(self, part: Part) -> bool:
         """Whether the part sums over copies of units, so that they share its old weights."""

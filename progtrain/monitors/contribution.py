@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from progtrain.clock import Duration, Moment
-from progtrain.contracts import Finding, Occasion, Watched
 from progtrain.errors import ConfigError, require
 from progtrain.growth.counterfactual import contribution, evaluation_flops, measured, parts
+from progtrain.monitors.finding import Finding, Occasion, Watched
 from progtrain.monitors.monitor import Watcher, growth_name, longer_than_nothing, only_told, told
 from progtrain.run import Event, Phase, Run
 from progtrain.setup import Setup

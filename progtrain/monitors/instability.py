@@ -15,8 +15,8 @@ from math import isfinite
 from statistics import linear_regression
 
 from progtrain.clock import Moment
-from progtrain.contracts import Finding, Occasion, Watched
 from progtrain.errors import require
+from progtrain.monitors.finding import Finding, Occasion, Watched
 from progtrain.monitors.monitor import Watcher, growth_name, longer_than_nothing, told
 from progtrain.run import Event, Run
 from progtrain.setup import Setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from progtrain.clock import Moment
-from progtrain.contracts import Occasion, Watched
+from progtrain.monitors.finding import Occasion, Watched
 from progtrain.run import Event, Run
 from progtrain.setup import Setup
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from progtrain.clock import Duration, Moment
-from progtrain.contracts import Finding, Occasion, Watched
 from progtrain.growth.past import observed, recovered
+from progtrain.monitors.finding import Finding, Occasion, Watched
 from progtrain.monitors.monitor import Watcher, growth_name, longer_than_nothing, told
 from progtrain.run import Event, Run
 from progtrain.setup import Setup

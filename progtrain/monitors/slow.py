@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import isfinite
 
 from progtrain.clock import Moment
-from progtrain.contracts import Finding, Occasion, Watched
 from progtrain.errors import ConfigError, require
 from progtrain.growth.past import last_growth, observed
+from progtrain.monitors.finding import Finding, Occasion, Watched
 from progtrain.monitors.monitor import told
 from progtrain.run import Event, Run, Stage
 from progtrain.setup import Setup

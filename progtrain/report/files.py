@@ -94,6 +94,7 @@ class Files:
             "probe_loss_after": event.loss_after,
             "promised": event.promised,
             "learning_rate_factor": event.rate,
+            "inherited": event.inherited.to_json() if event.inherited else None,
             "metric_name": run.metric,
             "metric_before": event.metric_before,
             "metric_after": event.metric_after,

@@ -118,6 +118,7 @@ class Screen:
         block.append(f"{told.cause}\n")
         block.append(f"{told.size}\n{told.cost}\n")
         block.append(f"{told.kept}\n", style="" if event.promised else "magenta")
+        block.append(f"{told.inherited}\n" if told.inherited else "")
         block.append(f"{told.metric}, {told.rate}, {told.took}")
         self._say(f"▲ {told.head}", "bold yellow")
         self.console.print(Padding(block, (0, 0, 0, 2)))

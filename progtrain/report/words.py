@@ -46,13 +46,14 @@ class Growth:
     size: str
     cost: str
     kept: str
+    inherited: str
     metric: str
     took: str
 
     def sentence(self) -> str:
-        clauses = (self.what, self.cause, self.size, self.cost, self.kept, self.metric)
-        clauses += (self.rate, self.took)
-        return f"{self.head}: " + "; ".join(clauses)
+        clauses = (self.what, self.cause, self.size, self.cost, self.kept, self.inherited)
+        told = [clause for clause in (*clauses, self.metric, self.rate, self.took) if clause]
+        return f"{self.head}: " + "; ".join(told)
 
 
 def params(number: float) -> str:
@@ -156,6 +157,7 @@ def growth(run: Run, event: Event) -> Growth:
         cost=f"{flops(event.flops_before)} → {flops(event.flops_after)} per sample ({costs})",
         kept=f"output moved by {event.output_change:.1e}, {event.preservation_error:.1e} of its"
         f" size ({promise}), loss {metric(event.loss_before)} → {metric(event.loss_after)}",
+        inherited=event.inherited.describe() if event.inherited else "",
         metric=f"{run.metric} {metric(event.metric_before)} → {metric(event.metric_after)}",
         took=f"took {seconds(event.seconds)}",
     )
@@ -249,12 +251,17 @@ def unfinished(run: Run) -> str:
     return f"Ended early at step {run.clock.step:,}. If a checkpoint was written, this continues:"
 
 
+def taught(size: int) -> str:
+    """What teachers take, where there are some."""
+    return f"; teachers {size / 2**20:,.2f} MiB" if size else ""
+
+
 def planned(plan: Sequence[PlannedStage]) -> list[tuple[str, str, str, str]]:
     """Rows of the plan: name, what it adds, parameters and FLOPs with × the first stage."""
     rows = [
         (
             row.name,
-            row.what,
+            row.what + taught(row.teachers),
             f"{row.params:,} ({ratio(plan[0].params, row.params)})",
             f"{flops(row.flops)} ({ratio(plan[0].flops, row.flops)})",
         )

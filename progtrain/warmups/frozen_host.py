@@ -22,6 +22,7 @@ class FrozenHost:
     isolation: str = "5%"
     zero_output: bool = True
     blends = False
+    isolates = False
 
     def __post_init__(self) -> None:
         length = Duration.parse(self.isolation, "isolation")

@@ -27,12 +27,17 @@ class LinearRamp:
     """New blocks are blended with their input, columns that read new units are scaled."""
 
     length: str = "5%"  # of the run, or any other length
+    isolated: bool = False  # what is new passes no gradient on to the host while it ramps
     preserves = True
     zeroes = False
     blends = True
 
     def __post_init__(self) -> None:
         check_length(self.length)
+
+    @property
+    def isolates(self) -> bool:
+        return self.isolated
 
     def lengths(self) -> Mapping[Phase, Duration]:
         return {Phase.WARMUP: Duration.parse(self.length, "length")}

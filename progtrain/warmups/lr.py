@@ -23,6 +23,7 @@ class LearningRateWarmup:
     length: str = "5%"
     zero_output: bool = True
     blends = False
+    isolates = False
 
     def __post_init__(self) -> None:
         length = Duration.parse(self.length, "length")

@@ -17,6 +17,7 @@ class NoWarmup:
     preserves = False
     zeroes = False
     blends = False
+    isolates = False
 
     def lengths(self) -> Mapping[Phase, Duration]:
         return {}

@@ -22,6 +22,7 @@ class ZeroInit:
     preserves = True
     zeroes = True
     blends = False
+    isolates = False
 
     def lengths(self) -> Mapping[Phase, Duration]:
         return {}

@@ -9,13 +9,14 @@ from progtrain.growth.trace import OUTPUT
 from progtrain.growth.widen_space import Role
 
 
-def output_space(host: Host, every: Spaces) -> Space:
-    """The space of the outputs; `GrowthError` where no weight computes them."""
+def output_space(host: Host, every: Spaces, refusal: str = "cannot grow") -> Space:
+    """The space of the outputs; `GrowthError` where no weight computes them alone."""
     found = [s for s in every.found if s.fixed == OUTPUT and s.tensors(Role.PRODUCER)]
     if not found:
         raise GrowthError(
-            f"The outputs of this {type(host.model).__name__} cannot grow: no weight computes them"
-            " alone (a tied head is also the embedding)."
+            f"The outputs of this {type(host.model).__name__} {refusal}: no weight computes them"
+            " alone (a tied head is also the embedding). Train with a head of its own"
+            " (model.tied=false)."
         )
     return found[-1]
 

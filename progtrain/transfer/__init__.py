@@ -1,0 +1,1 @@
+"""What a growth hands on from the network before it (group `transfer`)."""
