@@ -149,7 +149,7 @@ def build(composed: DictConfig) -> Parts:
         resume=config.get("resume") is True,
         config=resolved(config),
         choices=_choices(config),
-        monitors=_make(config, "monitor"),
+        monitors={str(name): _make(config, f"monitor.{name}") for name in config.monitor},
         notes=tuple(_notes(factory, made["growth"].start)),
         **made,
     )

@@ -148,9 +148,13 @@ class Machine:
         run.clock.tick(run.batch_size, flops, time.perf_counter() - begun)
         release(run, setup)
         self._advance(strong)
-        self._watch(Occasion.BOUNDARY if self._at_boundary() else Occasion.STEP)
+        # what a monitor sees must not hang on how often a run is stored
+        self._watch(
+            Occasion.BOUNDARY if self._crossed(setup.train.evaluate_every) else Occasion.STEP
+        )
         setup.reporter.stepped(run, self._loss)
-        return State.OBSERVE if self._at_boundary() else State.DECIDE
+        due = self._crossed(setup.train.evaluate_every) or self._crossed(setup.checkpoint.every)
+        return State.OBSERVE if due else State.DECIDE
 
     def _advance(self, strong: dict[int, Strength]) -> None:
         """Note each living growth's alpha, and let those whose phase is over enter the next."""
@@ -195,10 +199,6 @@ class Machine:
     def _made(self) -> Controls:
         run, setup = self.run, self.setup
         return Controls(run.model, run.events, setup.warmup, frozen_now(run, setup.train))
-
-    def _at_boundary(self) -> bool:
-        every = (self.setup.train.evaluate_every, self.setup.checkpoint.every)
-        return any(map(self._crossed, every))
 
     def _crossed(self, every: str) -> bool:
         return self.run.clock.crossed(self._last, Duration.parse(every, "every"))

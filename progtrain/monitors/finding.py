@@ -11,7 +11,7 @@ class Occasion(Enum):
     """When a monitor looks."""
 
     STEP = auto()  # an optimizer step is over
-    BOUNDARY = auto()  # a step is over after which an evaluation or a checkpoint comes
+    BOUNDARY = auto()  # a step is over after which an evaluation comes
     OBSERVED = auto()  # an evaluation is over
 
 
