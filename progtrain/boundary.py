@@ -11,6 +11,7 @@ from torch import Tensor
 
 from progtrain.errors import DivergedError
 from progtrain.growth.controls import Controls
+from progtrain.growth.gates import blends
 from progtrain.growth.past import recovered
 from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
@@ -62,6 +63,9 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
         event = replace(event, recovered=run.clock.now)
     run.events[-1] = event
     setup.reporter.grew(run, event)
+    if setup.warmup.blends and not blends(event.edit):
+        text = f"Stage {event.stage} has nothing that a ramp could blend in: it counts at once"
+        setup.reporter.noted(run, text)
     teacher = teach(run, setup, host, events)
     if teacher is not None:
         setup.reporter.noted(run, described(teacher))
@@ -81,7 +85,9 @@ def _recover(run: Run, setup: Setup) -> None:
 
 def fate(run: Run, setup: Setup, event: Event) -> str | None:
     """Why a growth whose life is over is to be undone; None where it has paid."""
-    return unpaid(run, setup, event) if setup.growth.keep_if is not None else None
+    # one that has been kept may live again (rollback.py), and then has no way back
+    asked = setup.growth.keep_if is not None and event.index in run.ways_back
+    return unpaid(run, setup, event) if asked else None
 
 
 def roll_back(run: Run, setup: Setup, event: Event, why: str) -> None:

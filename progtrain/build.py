@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import (
         AtGrowth,
+        Curriculum,
         Data,
         Growth,
         Hardware,
@@ -106,6 +107,7 @@ class Parts:
 
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     data: Data
+    curriculum: Curriculum
     growth: Growth
     warmup: Warmup
     settle: Settle
@@ -138,8 +140,9 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
-    names = ("data", "growth", "warmup", "settle", "scheduler", "at_growth", "optimizer")
-    names += ("optimizer_state", "transfer", "hardware", "train", "stop", "proof", "checkpoint")
+    names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
+    names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
+    names += ("checkpoint",)
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from progtrain.growth.heads import outputs_by_head
 from progtrain.objective import cross_entropy
 
 _BATCH = 2  # batch norm needs two samples in training
@@ -64,10 +65,15 @@ def _without_values(model: nn.Module) -> nn.Module:
 
 def _count(model: nn.Module, x: Tensor) -> float:
     model.train()
-    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+    with (
+        torch.enable_grad(),
+        FlopCounterMode(display=False) as counter,
+        outputs_by_head(model) as by_head,
+    ):
         out = model(x)
         y = torch.zeros(out.shape[:-1], dtype=torch.long, device=x.device)
-        cross_entropy(out, y).backward()
+        losses = [cross_entropy(each, y) for each in (by_head(out) or {"": out}).values()]
+        sum(losses[1:], start=losses[0]).backward()
     return counter.get_total_flops() / len(x)
 
 

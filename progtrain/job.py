@@ -23,6 +23,7 @@ from progtrain.checkpoint.prune import sweep
 from progtrain.checkpoint.read import latest
 from progtrain.checkpoint.write import write
 from progtrain.clock import Clock, Duration
+from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches, Sets, Split, mixed
 from progtrain.errors import CheckpointError, Interrupted
 from progtrain.flops import num_params, training_flops
@@ -60,6 +61,7 @@ def train_job(parts: Parts, directory: Path) -> float:
         run = _run(parts, engine, batches, saved)
         if parts.task == "plan":
             setup = _setup(parts, engine, batches, Many([]), lambda run: None, signals)
+            begin_curriculum(run, setup, ranked=False)
             print_plan(run, plan(run, setup))
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
@@ -70,6 +72,7 @@ def train_job(parts: Parts, directory: Path) -> float:
         with Many([files, shown]) as reports:
             save = _saver(parts, engine, batches, files, directory)
             setup = _setup(parts, engine, batches, reports, save, signals)
+            begin_curriculum(run, setup, ranked=True)
             reports.started(run, plan(run, setup))
             for line in (*parts.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
@@ -105,6 +108,10 @@ def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | Non
         flops=training_flops(model, x),
         full_params=_full_params(parts),
         batch_size=train.batch_size * train.accumulate,
+        accumulate=train.accumulate,
+        curriculum=parts.curriculum,
+        recurring=getattr(parts.growth, "recurring", False),
+        evaluated=len(batches.sets.validation),
         average=begin(model) if train.ema else None,
         template=template,
         blank=blank,

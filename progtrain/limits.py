@@ -29,9 +29,10 @@ def reached(run: Run, setup: Setup) -> StopReason | None:
 def fruitless(run: Run, patience: int | None) -> bool:
     """Whether the last `patience` growths in a row brought no new best of the primary metric.
 
-    Asked when another growth is due, so every earlier one has had its time.
+    Asked when another growth is due; growths that are still alive have not had their time.
     """
-    if patience is None or len(run.grown) < patience:
+    done = [event for event in run.grown if not event.alive]
+    if patience is None or len(done) < patience:
         return False
     sign = 1 if run.mode == "max" else -1
     seen = [
@@ -39,7 +40,7 @@ def fruitless(run: Run, patience: int | None) -> bool:
         for o in run.history
         if run.metric in o.metrics
     ]
-    since = run.grown[-patience].moment.step
+    since = done[-patience].moment.step
     before = [value for step, value in seen if step <= since]
     after = [value for step, value in seen if step > since]
     return bool(before) and bool(after) and max(after) <= max(before)

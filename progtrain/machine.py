@@ -1,10 +1,12 @@
 """The stage machine: one loop that trains and grows.
 
     until stopped:
-        DECIDE   a limit is reached                      → STOP
+        DECIDE   what of the data the coming step sees
+                 a limit is reached                      → STOP
                  the growth policy says a stage is due   → GROW
                  otherwise                               → STEP
-        GROW     copy → edit → fill → check → swap       → DECIDE
+        GROW     try the candidates, where there are any
+                 copy → edit → fill → check → swap       → DECIDE
         STEP     alphas and rates of living growths
                  learning rate, one optimizer step, clock
                  living growths enter their next phase; one that did not pay is undone
@@ -36,6 +38,7 @@ from progtrain.boundary import (
 )
 from progtrain.clock import Duration
 from progtrain.contracts import Strength
+from progtrain.curriculum.sight import Sight
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import pass_over
@@ -43,6 +46,7 @@ from progtrain.growth.freezing import frozen_now
 from progtrain.growth.guard import guarded
 from progtrain.growth.life import advance, strengths
 from progtrain.growth.remedies import answered, asked
+from progtrain.growth.trial import tried
 from progtrain.limits import fruitless, reached
 from progtrain.monitors.finding import Occasion
 from progtrain.recent import Recent
@@ -71,6 +75,7 @@ class Machine:
         self._loss = torch.tensor(last_loss(run))  # of the last step, on the device
         run.distilled = last_distillation(run)
         self._controls = self._made()
+        self._sight = Sight()
         self._remember()
 
     def _remember(self) -> None:
@@ -95,8 +100,17 @@ class Machine:
                     state = self._observe()
         return self._stop()
 
+    def take(self, steps: int) -> None:
+        """So many optimizer steps, or fewer where interrupted; nothing is decided or observed."""
+        for _ in range(steps):
+            if self.setup.interrupted():
+                return
+            self._look_ahead()
+            self._step()
+
     def _decide(self) -> State:
         run = self.run
+        self._look_ahead()
         run.stopped = (
             StopReason.INTERRUPTED if self.setup.interrupted() else reached(run, self.setup)
         )
@@ -118,12 +132,22 @@ class Machine:
         growth = self.setup.growth
         return growth.next(self.run) or asked(self.run, growth)
 
+    def _look_ahead(self) -> None:
+        """Set the coming step's view; its cost is counted on the network without controls."""
+        if self._sight.look(self.run):
+            self._controls.lift()
+            self._sight.measure(self.run)
+            self._controls = self._made()
+
     def _grow(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
         grown: Event | None = None
         try:
-            grown = grow(run, setup, self._stage, self._controls)
+            stage = self._stage if self._stage.trial is None else self._try(self._stage)
+            if stage is None:
+                return self._declined()
+            grown = grow(run, setup, stage, self._controls)
         except NothingToGrowError as error:
             pass_over(run, self._stage, error)
             setup.reporter.noted(run, f"Stage {self._stage.name} is passed over: {error}")
@@ -136,6 +160,19 @@ class Machine:
             self._judge(grown)
         close_ways_back(run, setup)
         return State.DECIDE
+
+    def _declined(self) -> State:
+        """A trial has found that not growing is better, or was interrupted."""
+        if not self.setup.interrupted():
+            answered(self.run)
+        return State.DECIDE
+
+    def _try(self, stage: Stage) -> Stage | None:
+        """The candidate that a trial finds best, or None; the run is as it was."""
+        self._controls.lift()
+        found = tried(self.run, self.setup, stage, trained)
+        self._renew()
+        return found
 
     def _step(self) -> State:
         run, setup = self.run, self.setup
@@ -215,3 +252,8 @@ class Machine:
         assert self.run.stopped is not None
         close(self.run, self.setup, self._loss)
         return self.run.stopped
+
+
+def trained(run: Run, setup: Setup, steps: int) -> None:
+    """Optimizer steps of a trial."""
+    Machine(run, setup).take(steps)

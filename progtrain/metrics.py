@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-# The last two where train.ema keeps an average of the weights.
-LOGGED = ("val/loss", "val/accuracy", "train/loss", "val/ema/loss", "val/ema/accuracy")
+ALWAYS = ("val/loss", "val/accuracy", "train/loss")
+AVERAGED = ("val/ema/loss", "val/ema/accuracy")  # where train.ema keeps an average of the weights
+DISTILLED = "train/distillation"  # where a transfer has teachers, from the first growth on
+LOGGED = (*ALWAYS, *AVERAGED, DISTILLED)
 _HEAD = re.compile(r"val/[A-Za-z_]\w*/(loss|accuracy)", re.ASCII)  # of a further head, by its name
 SHORT = {"loss": "val/loss", "accuracy": "val/accuracy"}
 
@@ -18,4 +20,4 @@ def canonical(name: str) -> str | None:
 
 def smaller_is_better(name: str) -> bool:
     """True of losses, False of accuracies."""
-    return name.rpartition("/")[2] == "loss"
+    return name.rpartition("/")[2] in ("loss", "distillation")

@@ -10,10 +10,15 @@ from torch.nn import functional as F
 
 
 def cross_entropy(logits: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean (or `sum`) over all targets."""
+    """Mean over all targets, or their `sum`, or each of them (`none`)."""
     if logits.ndim > 2:
         logits, y = logits.flatten(0, -2), y.flatten()
     return F.cross_entropy(logits, y, reduction=reduction)
+
+
+def sample_losses(logits: Tensor, y: Tensor) -> Tensor:
+    """The loss of each sample (B,), the mean over its targets."""
+    return cross_entropy(logits, y, "none").unflatten(0, (len(y), -1)).mean(1)
 
 
 def correct(logits: Tensor, y: Tensor) -> Tensor:

@@ -12,15 +12,18 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from progtrain.clock import Clock, Duration, Moment
+from progtrain.contracts import View
+from progtrain.curriculum.none import NoCurriculum
 from progtrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from progtrain.contracts import Operator
+    from progtrain.contracts import Curriculum, Operator
     from progtrain.growth.edits import Edit
     from progtrain.growth.inheritance import Inheritance
     from progtrain.growth.rollback import Before
+    from progtrain.growth.trial import Trial
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
     from progtrain.recent import Recent
@@ -80,6 +83,13 @@ class Stage:
     cause: str = ""  # why now, in words
     at: Duration | None = None  # its time since the start, where that is known beforehand
     consolidation: str | None = None  # a length of its own; None: the policy's
+    candidates: Mapping[str, Stage] = field(default_factory=lambda: dict[str, "Stage"]())
+    trial: Trial | None = None  # how the best candidate is found, where there are any
+
+    def because(self, cause: str) -> Stage:
+        """The same stage and candidates, for that cause."""
+        each = {name: stage.because(cause) for name, stage in self.candidates.items()}
+        return replace(self, cause=cause, candidates=each)
 
 
 @dataclass(frozen=True)
@@ -185,9 +195,16 @@ class Run:
     full_params: int = 0  # of the model at its full size, as configured
     batch_size: int = 1  # samples of one optimizer step
     recent: Recent | None = None  # losses and gradient norms of the last steps, for monitors
+    accumulate: int = 1  # forward passes of one optimizer step
+    evaluated: int = 0  # samples of one evaluation
     average: nn.Module | None = None  # the moving average of the weights, where one is kept
     template: Template = no_template
     blank: Template = no_template  # builds the network that the run started with
+    curriculum: Curriculum = field(default_factory=NoCurriculum)
+    recurring: bool = False  # whether the curriculum starts again with every growth
+    order: Tensor | None = None  # training samples (N,), easiest first, where they are ranked
+    view: View = field(default_factory=View)  # of the coming step; follows from the clock
+    view_flops: float | None = None  # of a sample of the view's size, teachers included; None: full
     ways_back: dict[int, Before] = field(default_factory=lambda: dict[int, "Before"]())
     teachers: list[Teacher] = field(default_factory=lambda: list[Teacher]())  # oldest first
     distilled: Tensor | None = None  # distillation loss of the last step, on the device
@@ -217,7 +234,9 @@ class Run:
 
     @property
     def step_flops(self) -> float:
-        """FLOPs of one optimizer step: of the network, and a forward of every teacher."""
+        """FLOPs of the coming optimizer step: of the network, and a forward of every teacher."""
+        if self.view_flops is not None:
+            return self.batch_size * self.view_flops
         return self.batch_size * (self.flops + sum(teacher.flops for teacher in self.teachers))
 
     @property

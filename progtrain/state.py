@@ -41,7 +41,7 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     `sizes` are the bytes of the run's row files, `data` the fingerprint of the training data.
     """
     states = {name: run.optimizer.state_of(name) for name in run.optimizer.parameters}
-    tensors = _network(run.model, run.average, states) | {"rng": _rng(engine)}
+    tensors = _network(run.model, run.average, states) | {"rng": random_numbers(engine)}
     if run.recent is not None:
         tensors["recent"] = {"values": run.recent.values_2S}
     for index, before in run.ways_back.items():
@@ -49,6 +49,8 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
         tensors |= {f"before_{index}_{name}": group for name, group in kept.items()}
     for teacher in run.teachers:
         tensors[f"teacher_{teacher.growth}"] = dict(teacher.model.state_dict())
+    if run.order is not None:
+        tensors["curriculum"] = {"order": run.order}
     state: Json = {
         "clock": asdict(run.clock.now),
         "events": [_event_to_json(event) for event in run.events],
@@ -101,12 +103,13 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
         for kept in state["teachers"]
     ]
     run.clock.now = Moment(**state["clock"])
+    run.order = checkpoint.tensors.get("curriculum", {}).get("order")
     run.history[:] = [_observation_from_json(item) for item in state["history"]]
     run.memory = state["memory"]
     run.grown_out = StopReason[state["grown_out"]] if state["grown_out"] else None
     if state["scaler"]:
         engine.scaler.load_state_dict(state["scaler"])
-    _set_rng(checkpoint.tensors["rng"], engine)
+    set_random_numbers(checkpoint.tensors["rng"], engine)
 
 
 def differences(checkpoint: Checkpoint, engine: Engine) -> list[str]:
@@ -214,7 +217,8 @@ def _before_to_json(before: Before) -> Json:
     return {"events": events, "params": before.params, "flops": before.flops}
 
 
-def _rng(engine: Engine) -> dict[str, Tensor]:
+def random_numbers(engine: Engine) -> dict[str, Tensor]:
+    """Where every source of random numbers stands."""
     _, words, gauss = random.getstate()
     numpy_state: Any = np.random.get_state()
     states = {
@@ -229,7 +233,8 @@ def _rng(engine: Engine) -> dict[str, Tensor]:
     return states
 
 
-def _set_rng(states: Mapping[str, Tensor], engine: Engine) -> None:
+def set_random_numbers(states: Mapping[str, Tensor], engine: Engine) -> None:
+    """Put every source of random numbers back."""
     torch.set_rng_state(states["torch"])
     gauss = states["python_gauss"].tolist()
     random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))

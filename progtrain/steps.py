@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from progtrain.contracts import Strength
+from progtrain.curriculum.seen import training_batch
 from progtrain.data.sets import Split
 from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
@@ -38,7 +39,8 @@ def learning_rate(run: Run, setup: Setup) -> float:
         growths=tuple(event.moment for event in run.grown),
     )
     factors = [setup.settle.factor(event, clock) for event in run.grown]
-    return setup.at_growth.multiplier(setup.scheduler, when) * min(factors, default=1.0)
+    multiplier = setup.at_growth.multiplier(setup.scheduler, when) * run.view.rate
+    return multiplier * min(factors, default=1.0)
 
 
 def train_step(
@@ -54,8 +56,7 @@ def train_step(
     losses, distilled = list[Tensor](), list[Tensor]()
     with controls.still_buffers():
         for part in range(parts):
-            position = run.clock.now.samples + part * setup.train.batch_size
-            x, y = setup.batches.at(position, setup.train.batch_size)
+            x, y = training_batch(run, setup.batches, part, run.batch_size // parts)
             with engine.autocast():
                 loss, on_labels, taught = minimised(run, setup, x, y)
             engine.backward(loss / parts if parts > 1 else loss)

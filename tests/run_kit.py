@@ -174,6 +174,9 @@ class Spy:
                 "params": run.params,
                 "rate": group["lr"] / group["base_lr"],
                 "alpha": run.events[-1].alpha if run.events else 1.0,
+                "view": (run.view.share, run.view.side, run.view.length, run.batch_size),
+                "curriculum": bool(run.curriculum.sets),
+                "living": {event.stage: event.alpha for event in run.living},
             }
         )
         self.act("stepped", run)
@@ -328,8 +331,11 @@ def digest(run: Run) -> dict[str, str]:
         words["recent"] = _hash(run.recent.values_2S)
     for i, seen in enumerate(run.history):
         words[f"history/{i}"] = repr(timeless(asdict(seen)))
-    for name in ("memory", "grown_out", "stopped", "params", "flops", "full_params", "batch_size"):
-        words[name] = repr(getattr(run, name))
+    if run.order is not None:
+        words["order"] = _hash(run.order)
+    named = ("memory", "grown_out", "stopped", "params", "flops", "full_params", "batch_size")
+    for name in (*named, "view", "view_flops"):
+        words[name] = repr(timeless(getattr(run, name)))
     return words
 
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -40,6 +41,24 @@ PLATEAU = (
     "train.evaluate_every=2steps",
 )
 BUDGET = ("growth=budget", "growth.max_params=2000", "growth.trigger.interval=2steps")
+ALWAYS = "_target_: progtrain.growth.sequential.Conditional, when: 'step >= 0'"
+CONDITIONS = (
+    "growth.stages.deeper.when='step >= 2'",
+    "growth.stages.wider.when='step >= 3'",
+    "growth.consolidation=1steps",
+    f"+growth.stages.third={{{ALWAYS}, operator: ${{deepen}}}}",  # waits for those before it
+    "warmup=none",
+)
+PROACTIVE = (  # both gains are 0.2% at step 3
+    "data=digits",
+    "model.norm=none",
+    "warmup=none",
+    "train.evaluate_every=1steps",
+    "growth.consolidation=1steps",
+    "growth.trigger.window=3",
+    "growth.trigger.exponent=0.004",
+)
+TRIED = ("growth=budget", "growth/choice=trial", "growth.choice.steps=2", "warmup=none")
 FALLING = ("scheduler.patience=0", "train.evaluate_every=2steps")
 ON_PLATEAU = ("scheduler=reduce_on_plateau", *FALLING)
 LOSS = ("train.metric=val/loss", "train.mode=min")
@@ -49,11 +68,37 @@ INSERTED = (
 )
 JOINING = (*CNN, "growth=schedule", INSERTED)
 STILL = ("model.norm=none", "optimizer.lr=1e-9")  # nothing improves
+TEXT = ("model=gpt", "data=text", "data.length=8", "data.bytes=2000")
+WINDOWS = ("model=gpt", "data=text", "data.length=32", "data.bytes=4000")
+EASY_FIRST = ("growth=none", "curriculum=difficulty", "curriculum/score=function")
+SCORED = ("growth=none", "curriculum=difficulty", *WINDOWS)
+COMBINED = (
+    *EASY_FIRST[1:],
+    "growth=combined",
+    "curriculum.length=2steps",
+    "train.evaluate_every=1steps",
+    *PLATEAU[1:4],
+)
+
+
+_SCORES = TemporaryDirectory()
+
+
+@cache
+def score_file(seed: int) -> str:
+    """One number for each of the 109 training windows of `SCORED`."""
+    path = Path(_SCORES.name) / f"{seed}.txt"
+    np.savetxt(path, np.random.default_rng(seed).random(109))
+    return str(path)
+
 
 # Where the options of a group matter; then what an option needs beside it.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "model": ("growth=none",),
     "data": ("growth=none",),
+    "curriculum": ("growth=none", "model=cnn"),
+    "curriculum/score": SCORED,
+    "curriculum/pacing": EASY_FIRST,
     "growth": (),
     "growth/choice": ("growth=budget", "growth.max_params=100000", *BUDGET[2:]),
     "widen": PLAIN,
@@ -65,15 +110,28 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "optimizer_state": (*PLAIN, "widen=duplicate"),
     "head": (*GROWING, HEADED),
     "insert": JOINING,
+    "transfer": PLAIN,
 }
 NEEDS = {
     "growth=plateau": PLATEAU[1:],
+    "growth=proactive": ("growth.trigger.window=3", "train.evaluate_every=1steps"),
+    "growth=combined": COMBINED,
+    "curriculum=difficulty": ("curriculum.score.steps=3",),
+    "curriculum=sequence_length": TEXT,
+    "curriculum=batch_size": ("curriculum.maximum=16",),
+    "curriculum=combination": (
+        "curriculum.curricula.difficulty.score.steps=3",
+        "curriculum.curricula.batch_size.maximum=16",
+    ),
+    "curriculum/score=loss": ("curriculum.score.steps=3",),
+    "curriculum/score=length": ("curriculum.score.padding=32",),
+    "curriculum/score=column": (f"curriculum.score.file={score_file(0)}",),
     "scheduler=reduce_on_plateau": FALLING,
     "at_growth=rewarm": ("at_growth.length=20%",),
 }
 NEEDS |= {"model=torchvision": ("model.name=mobilenet_v3_small",)}
-NEEDS |= {"model=gpt": ("data=text", "data.length=8", "data.bytes=2000")}
-NEEDS |= {"data=text": ("model=gpt", "data.length=8", "data.bytes=2000")}
+NEEDS |= {"model=gpt": TEXT[1:]}
+NEEDS |= {"data=text": TEXT}
 NEEDS |= {f"warmup={option}": warming(option, "3steps")[1:] for option in options("warmup")}
 SAME_BITS = {"hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)"}
 
@@ -85,23 +143,54 @@ JOINED: dict[str, Another] = {
     "place": "beside",
     "silent": ("false", "warmup=cosine_ramp", "warmup.length=2steps"),
 }
+TAUGHT: dict[str, Another] = {"alpha": "0.9", "temperature": "1.0", "precision": "bf16"}
 STACKS: dict[str, Another] = {"stacks": ("stages.1.*", *CNN), "add": "2"}
+
+KEPT: dict[str, Another] = {
+    "keep_if": "'gain > 10'",
+    "embargo": ("50%", "growth.keep_if='gain > 10'"),
+}
+CONDITIONAL: dict[str, Another] = {
+    **KEPT,
+    "start.width": "0.25",
+    "start.depth": "2",
+    "consolidation": "2steps",
+    "stages.deeper.when": "'step >= 1'",
+    "stages.deeper.consolidation": "3steps",
+    "stages.wider.when": "'step >= 5'",
+    "stages.wider.consolidation": "3steps",
+}
 
 # Under which other settings those of a YAML matter; its own option is always chosen.
 WITHIN: dict[str, tuple[str, ...]] = {
     "growth/plateau": PLATEAU[1:],
     "growth/budget": BUDGET[1:],
+    "growth/sequential": CONDITIONS,
+    "growth/overlapping": ("growth.most=1", *CONDITIONS),
+    "growth/proactive": PROACTIVE,
+    "growth/choice/trial": (*TRIED, *BUDGET[1:]),
+    "growth/combined": COMBINED,
+    "curriculum/difficulty": EASY_FIRST,
+    "curriculum/image_size": ("growth=none", "model=cnn"),
+    "curriculum/sequence_length": ("growth=none", *TEXT),
+    "curriculum/batch_size": ("growth=none", "curriculum.maximum=32"),
+    "curriculum/combination": ("growth=none", "model=cnn", *NEEDS["curriculum=combination"]),
+    **{f"curriculum/pacing/{option}": EASY_FIRST for option in options("curriculum/pacing")},
+    **{f"curriculum/score/{option}": SCORED for option in options("curriculum/score")},
+    "curriculum/score/loss": (*SCORED, "curriculum.score.steps=3"),
+    "curriculum/score/length": (*SCORED, "curriculum.score.padding=32"),
     **{f"widen/{option}": PLAIN for option in options("widen")},
     **{f"deepen/{option}": PLAIN for option in options("deepen")},
     "deepen/interleave_half": (*PLAIN, "model=resnet", "model.width=4"),
     **{f"{group}/{option}": GROWING for group in ("warmup", "at_growth", "optimizer")
        for option in options(group)},
+    **{f"transfer/{option}": GROWING for option in options("transfer")},
     **{f"head/{option}": (*GROWING, HEADED) for option in options("head")},
     **{f"insert/{option}": JOINING for option in options("insert")},
     "scheduler/reduce_on_plateau": FALLING,
-    "model/gpt": ("data=text", "data.length=8", "data.bytes=2000"),
+    "model/gpt": TEXT[1:],
     "model/torchvision": ("model.name=mobilenet_v3_small",),
-    "data/text": ("model=gpt", "data.length=8", "data.bytes=2000"),
+    "data/text": TEXT,
     "config": ("growth=none",),
 }  # fmt: skip
 
@@ -115,6 +204,9 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "train.metric": ("val/loss", "train.mode=min", *ON_PLATEAU),
         "train.mode": ("min", "train.metric=val/loss", *ON_PLATEAU),
         "train.clip": "0.1",
+        "train.heads": ("all", *GROWING, "head=second", HEADED),
+        "train.freeze": "[head.*]",
+        "train.thaw": ("50%", "train.freeze=[head.*]"),
         "stop.target": "0.01",
         "stop.max_flops": "5e4",
         "stop.max_seconds": "1e-9",
@@ -176,6 +268,22 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "split_seed": "1",
     },
     "growth/none": {"start": "{width: 0.5}"},
+    "growth/sequential": CONDITIONAL,
+    "growth/overlapping": {**CONDITIONAL, "most": "2"},
+    "growth/proactive": {
+        "keep_if": "'gain > 10'",
+        "embargo": ("50%", "growth.keep_if='gain > 10'", "growth.trigger.exponent=0.5"),
+        "start.width": "0.25",
+        "start.depth": "2",
+        "consolidation": "6steps",
+        "max_stages": "1",
+        "trigger.metric": "train/loss",
+        "trigger.window": "4",
+        "trigger.horizon": "90%",
+        "trigger.ratio": "1.2",
+        "trigger.exponent": "0.0001",
+    },
+    "growth/choice/trial": {"steps": "9", "include_none": "true"},
     "growth/schedule": {
         "start.width": "0.25",
         "start.depth": "2",
@@ -202,6 +310,53 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "max_stages": "1",
         "trigger.interval": "3steps",
     },
+    "growth/combined": {
+        "start.width": "0.25",
+        "start.depth": "2",
+        "consolidation": "4steps",
+        "keep_if": "'gain > 9'",
+        "embargo": ("90%", "growth.keep_if='gain > 9'"),
+        "max_stages": "1",
+        "trigger.patience": "2",
+        "trigger.min_delta": ("0.0", *LOSS, "optimizer.lr=0.03", "scheduler=constant"),
+        "trigger.threshold": ("10", "growth.trigger.patience=2", "growth.trigger.min_delta=0"),
+    },
+    "curriculum/difficulty": {"start": "0.5", "length": "80%"},
+    "curriculum/image_size": {"start": "3", "multiple": "1", "length": "80%"},
+    "curriculum/sequence_length": {"start": "4", "multiple": "2", "length": "80%"},
+    "curriculum/batch_size": {
+        "every": "30%",
+        "milestones": ("[6steps]", "curriculum.every=null", "curriculum.milestones=[3steps]"),
+        "maximum": "16",
+        "lr": "sqrt",
+    },
+    "curriculum/combination": {
+        "curricula.difficulty.start": "0.5",
+        "curricula.difficulty.length": "80%",
+        "curricula.difficulty.score.steps": "9",
+        "curricula.difficulty.pacing.power": "1",
+        "curricula.image_size.start": "3",
+        "curricula.image_size.multiple": "1",
+        "curricula.image_size.length": "80%",
+        "curricula.batch_size.every": "30%",
+        "curricula.batch_size.milestones": (
+            "[6steps]",
+            "curriculum.curricula.batch_size.every=null",
+            "curriculum.curricula.batch_size.milestones=[3steps]",
+        ),
+        "curricula.batch_size.maximum": "32",
+        "curricula.batch_size.lr": "linear",
+    },
+    "curriculum/pacing/root": {"exponent": "2"},
+    "curriculum/pacing/step": {"steps": "1"},
+    "curriculum/pacing/competence": {"power": "1"},
+    "curriculum/score/loss": {"steps": "9"},
+    "curriculum/score/length": {"padding": "101"},
+    "curriculum/score/compression": {"level": ("1", "data.length=128", "data.bytes=9000")},
+    "curriculum/score/function": {"function.sign": "1"},
+    "curriculum/score/column": {
+        "file": (score_file(1), f"curriculum.score.file={score_file(0)}"),
+    },
     "widen/random": SPACES,
     "widen/zero": SPACES,
     "widen/duplicate": {**SPACES, "unevenness": "0.1"},
@@ -210,6 +365,17 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "widen/gradmax": {**SPACES, "scale": "0.5", "iterations": "2"},
     "widen/firefly": {**SPACES, "candidates": "2", "steps": "2", "lr": "0.5", "epsilon": "0.01"},
     "widen/ligo": {**SPACES, "steps": "3", "lr": "0.01", "noise": "0.1"},
+    "head/stage": {"fresh": "true"},
+    "transfer/distill": {
+        **TAUGHT,
+        "length": "1steps",
+    },
+    "transfer/progressive": {
+        **TAUGHT,
+        "weights": "recent",
+        "most": "1",
+        "length": "3steps",
+    },
     "head/outputs": {"add": "2"},
     "head/second": {"name": "third", "fresh": "true"},
     "insert/branch": {**JOINED, "factor": "2.0", "size": "3"},
@@ -284,6 +450,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
 # What must not change the weights, and why.
 SILENT = {
     "config": {
+        "train.answers": "says which head's figures are val/… (test_heads)",
         "train.ema": "an average beside the weights (test_average)",
         "task": "plan trains nothing (test_plan)",
         "proof.tolerance": "refuses a growth (test_proof)",
@@ -294,7 +461,10 @@ SILENT = {
         "checkpoint.every": "storing changes nothing (test_resume)",
         "checkpoint.keep": "storing changes nothing",
     },
+    "transfer/distill": {"device": "where it computes (test_transfer, on a GPU)"},
+    "transfer/progressive": {"device": "where they compute (test_transfer, on a GPU)"},
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),
+    "curriculum/score/column": {"name": "there is one column (test_scores)"},
     "data/digits": {"shape": "what the samples are"},
     "data/text": {"shape": "follows length"},
     "model/torchvision": {"weights": "read or downloaded (test_models)"},
@@ -362,7 +532,7 @@ def test_every_setting_gives_another_run(file: str, setting: str) -> None:
     value, *beside = (another,) if isinstance(another, str) else another
     chosen = (f"{group}={option}",) if group else ()
     base = (*WITHIN.get(file, ()), *chosen, *beside)
-    name = f"{group}.{setting}" if group else setting
+    name = f"{group.replace('/', '.')}.{setting}" if group else setting
     assert weights(*base) != weights(*base, f"{name}={value}")
 
 

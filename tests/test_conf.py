@@ -12,7 +12,17 @@ from omegaconf import OmegaConf
 from progtrain.build import build
 
 CONF = Path(__file__).parent.parent / "conf"
-NEEDS = {"model/gpt.yaml": "data=text", "data/text.yaml": "model=gpt"}  # tokens, not images
+NEEDS = {  # tokens, not images; one of two settings; a curriculum of the data
+    "model/gpt.yaml": "data=text",
+    "data/text.yaml": "model=gpt",
+    "curriculum/score/column.yaml": "curriculum.score.name=closeness",
+    "growth/combined.yaml": "curriculum=difficulty",
+}
+WITHIN = {  # an option in which a group is
+    "growth/choice": "growth=budget",
+    "curriculum/score": "curriculum=difficulty",
+    "curriculum/pacing": "curriculum=difficulty",
+}
 OPTIONS = sorted(p.relative_to(CONF) for p in CONF.rglob("*.yaml") if p.name != "config.yaml")
 
 
@@ -23,7 +33,7 @@ def _composed(overrides: list[str]):
 
 def _choice(option: Path) -> list[str]:
     group = option.parent.as_posix()
-    base = ["growth=budget"] if group == "growth/choice" else []
+    base = [WITHIN[group]] if group in WITHIN else []
     base += [NEEDS[option.as_posix()]] if option.as_posix() in NEEDS else []
     return [*base, f"{group}={option.stem}"]
 
@@ -68,5 +78,5 @@ def test_a_yaml_names_every_field_of_its_class_but_none_it_lacks(option: Path) -
     settable = {k for k in parameters if k not in ("self",)}
     written = {str(k) for k in node} - {"_target_", "_partial_", "defaults"}
     assert written <= settable, f"unknown: {written - settable}"
-    missing = settable - written - {"choice"}
+    missing = settable - written - {"choice", "score", "pacing"}
     assert not missing, f"not in the YAML: {missing}"

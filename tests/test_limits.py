@@ -278,6 +278,36 @@ REASONS: dict[StopReason, tuple[str, ...]] = {
     StopReason.NOTHING_TO_GROW: ("growth=none",),
 }
 
+# The same of the other policies: why growth, or the run, ends.
+POLICIES: dict[str, tuple[StopReason, tuple[str, ...]]] = {
+    "sequential": (StopReason.STAGES_DONE, ("growth=sequential",)),
+    "sequential, fruitless": (
+        StopReason.NO_IMPROVEMENT,
+        ("growth=sequential", *PLATEAU[3:], *STILL, "stop.patience=1"),
+    ),
+    "overlapping": (StopReason.STAGES_DONE, ("growth=overlapping", "warmup=cosine_ramp")),
+    "overlapping, target": (StopReason.TARGET, ("growth=overlapping", "stop.target=0.01")),
+    "proactive": (
+        StopReason.MAX_STAGES,
+        ("growth=proactive", "growth.max_stages=1", "growth.trigger.window=3", *PLATEAU[4:]),
+    ),
+    "trial": (
+        StopReason.BUDGET,
+        (*BUDGET, "growth/choice=trial", "growth.choice.steps=2", "growth.max_params=180"),
+    ),
+    "trial, limit": (
+        StopReason.FLOPS,
+        (*BUDGET, "growth/choice=trial", "growth.choice.steps=9", "stop.max_flops=5e5"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_ends_for_the_reason_that_it_should(name: str, tmp_path: Path) -> None:
+    reason, overrides = POLICIES[name]
+    ended = run(tmp_path, *overrides).run
+    assert reason in (ended.stopped, ended.grown_out)
+
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_every_reason_is_reached_by_a_config(reason: StopReason, tmp_path: Path) -> None:

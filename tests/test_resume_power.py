@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from growth_kit import AtSteps
 from run_kit import Finished, at_step, branch, differences, parts, resume, train
 
 from progtrain import job
@@ -24,7 +25,9 @@ from progtrain.build import Parts
 from progtrain.checkpoint.format import Checkpoint
 from progtrain.checkpoint.read import latest
 from progtrain.errors import ProgtrainError
-from progtrain.run import Event
+from progtrain.growth.operators.deepen_random import DeepenRandom
+from progtrain.growth.operators.widen_random import WidenRandom
+from progtrain.run import Event, Teacher
 from progtrain.settings import Checkpoints
 
 State = dict[str, Any]
@@ -41,6 +44,8 @@ TWICE = (
 RAMP = (*DROPOUT, *TWICE, "warmup=cosine_ramp", "warmup.length=5steps", "at_growth.length=6steps")
 JOINED = (*RAMP, "growth.stages.wider.operator=${insert}")
 FROZEN = (*DROPOUT, *TWICE, "warmup=frozen_host", "warmup.isolation=5steps")
+HEADED = (*FROZEN, "head=second", "growth.stages.wider.operator=${head}")
+TAUGHT = (*RAMP, "transfer=progressive", "transfer.length=12steps")
 LATE = (  # one growth, at step 12, whose ramp goes beyond the end of the run
     *DROPOUT,
     "growth=plateau",
@@ -146,6 +151,7 @@ OF_STATE: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "clock": (RAMP, MID_RAMP, setting("clock", ZERO)),
     "events": (RAMP, MID_RAMP, setting("events", [])),
     "history": (RAMP, MID_RAMP, setting("history", [])),
+    "teachers": (TAUGHT, MID_RAMP, setting("teachers", [])),
     "grown_out": (RAMP, AFTER, setting("grown_out", None)),
     "files": (RAMP, MID_RAMP, setting("files", {})),
     "data": (RAMP, MID_RAMP, setting("data", "")),
@@ -164,6 +170,8 @@ OF_TENSORS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "weights": (RAMP, MID_RAMP, without("model", "head.weight")),
     "running mean": (RAMP, MID_RAMP, without("model", "running_mean")),
     "running variance": (RAMP, MID_RAMP, without("model", "running_var")),
+    "teacher 0": (TAUGHT, MID_RAMP, without("teacher_0", "head.weight")),
+    "teacher 1": (TAUGHT, MID_RAMP, without("teacher_1", "running_mean")),
     "batches tracked": (RAMP, MID_RAMP, without("model", "num_batches_tracked")),
 }
 SOURCES = ("torch", "python", "python_gauss", "numpy", "numpy_rest")
@@ -180,9 +188,21 @@ OF_WEIGHTS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "blocks in a ramp": (RAMP, 7, aged("blocks", [])),
     "blocks in isolation": (FROZEN, 7, aged("blocks", [])),
     "inserted in a ramp": (JOINED, MID_RAMP, aged("inserted", [])),
+    "heads in isolation": (HEADED, MID_RAMP, aged("heads", [])),
     "edit": (RAMP, MID_RAMP, aged("edit", [])),
 }
+OF_TEACHERS: dict[
+    str, tuple[Any, bool]
+] = {  # what is kept of the newest teacher; those with True change the weights
+    "growth": (0, False),
+    "stage": ("", False),
+    "since": (ZERO, True),
+    "flops": (0.0, False),
+    "device": ("", False),
+    "precision": ("bf16", True),
+}
 TOLD = {
+    "inherited": None,
     "index": 5,
     "stage": "",
     "cause": "",
@@ -236,6 +256,37 @@ def test_a_resume_without_what_a_growth_does_to_training_is_noticed_in_the_weigh
     assert told[0].startswith("raised") or any(key.startswith("model/") for key in told), told
 
 
+@pytest.mark.parametrize("name", OF_TEACHERS)
+def test_a_resume_without_what_is_kept_of_a_teacher_is_noticed(
+    name: str, stored: Any, tmp_path: Path
+) -> None:
+    value, in_weights = OF_TEACHERS[name]
+
+    def mutant(state: State, tensors: Tensors) -> None:
+        assert state["teachers"][-1][name] != value, f"{name} has nothing to lose here"
+        state["teachers"][-1][name] = value
+
+    told = noticed(stored, TAUGHT, MID_RAMP, mutant, tmp_path)
+    changed = any(key.startswith(("model/", "raised")) for key in told)
+    assert changed if in_weights else told, told
+
+
+def test_a_resume_without_what_a_teacher_was_blending_is_noticed(tmp_path: Path) -> None:
+    """A growth in the middle of another one's ramp."""
+    made = parts(*TAUGHT)
+    growth = AtSteps({4: DeepenRandom(), 6: WidenRandom()})
+    made = replace(made, growth=growth, checkpoint=Checkpoints("1steps", 1000))
+    whole = train(made, tmp_path / "whole")
+    run = branch(whole.directory, 9, tmp_path / "run")
+    assert not differences(whole, resume(made, branch(whole.directory, 9, tmp_path / "good")))
+
+    def mutant(state: State, tensors: Tensors) -> None:
+        assert state["teachers"][1]["events"]
+        state["teachers"][1]["events"] = []
+
+    assert any(key.startswith("model/") for key in _resumed(made, whole, run, mutant))
+
+
 @pytest.mark.parametrize("name", TOLD)
 def test_a_resume_without_what_is_told_of_a_growth_is_noticed(
     name: str, stored: Any, tmp_path: Path
@@ -274,5 +325,6 @@ def test_every_part_of_a_checkpoint_has_its_mutant(stored: Any) -> None:
     assert set(checkpoint.tensors["rng"]) == set(SOURCES)
     moments = {name.rpartition("/")[2] for name in checkpoint.tensors["optimizer"]}
     assert {f"optimizer {key}" for key in moments} <= set(OF_TENSORS)
+    assert {f.name for f in fields(Teacher)} == {*OF_TEACHERS, "model", "events"}
     mutated = {name.partition(" ")[0] for name in OF_WEIGHTS}
     assert {f.name for f in fields(Event)} == {*TOLD, *mutated, "alpha", "seconds"}

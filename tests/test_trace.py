@@ -1,8 +1,9 @@
 """Law 6: the phases that a run goes through are those of a checked-in table.
 
 A table has one row an optimizer step: the stage and phase that the step left the run in, and the
-parameters, learning-rate multiplier and alpha that it was made with. After a change that is meant
-to move them, write the tables again and read the difference:
+parameters, learning-rate multiplier and alpha that it was made with; where there is a curriculum,
+the share of the samples, the image's side (- for the full one) and the batch as well. After a
+change that is meant to move them, write the tables again and read the difference:
 
     PROGTRAIN_REWRITE=1 pytest tests/test_trace.py && git diff tests/traces
 """
@@ -50,6 +51,43 @@ EXAMPLES = {
         "scheduler.patience=1",
         "scheduler.factor=0.5",
     ),
+    "sequential": (
+        "growth=sequential",
+        "growth.stages.deeper.when='flat(loss, 1) or epoch >= 0.8'",
+        "growth.stages.deeper.consolidation=4steps",
+        "growth.stages.wider.when='since_growth > 30% and params < 200'",
+        "growth.consolidation=2steps",
+        "train.evaluate_every=2steps",
+        "warmup=lr",
+        "warmup.length=2steps",
+    ),
+    "overlapping": (  # both ramps at once, and each rests for a time of its own
+        *CNN,
+        "growth=overlapping",
+        "growth.stages.deeper.when='step >= 3'",
+        "growth.stages.wider.when='since_growth >= 0.5'",
+        "growth.stages.wider.consolidation=2steps",
+        "growth.consolidation=6steps",
+        "warmup=linear_ramp",
+        "warmup.length=8steps",
+    ),
+    "proactive": (
+        "growth=proactive",
+        "growth.trigger.window=3",
+        "growth.trigger.horizon=25%",
+        "growth.consolidation=2steps",
+        "train.evaluate_every=2steps",
+        "warmup=cosine_ramp",
+        "warmup.length=2steps",
+    ),
+    "trial": (  # the first option is not always the best, and the last turn grows nothing
+        "growth=budget",
+        "growth/choice=trial",
+        "growth.choice.steps=3",
+        "growth.choice.include_none=true",
+        "growth.trigger.interval=4steps",
+        "growth.max_params=600",
+    ),
     "budget": (
         *CNN,
         "growth=budget",
@@ -61,20 +99,48 @@ EXAMPLES = {
         "train.batch_size=4",
         "train.accumulate=2",
     ),
+    "combined": (  # all three are over after 4 steps; then two observations, and the network grows
+        *CNN,
+        "growth=combined",
+        "curriculum=combination",
+        "curriculum.curricula.difficulty.length=4steps",
+        "curriculum.curricula.difficulty.score.steps=3",
+        "curriculum.curricula.image_size.length=3steps",
+        "curriculum.curricula.image_size.multiple=1",
+        "curriculum.curricula.batch_size.every=1steps",
+        "curriculum.curricula.batch_size.maximum=16",
+        "growth.consolidation=2steps",
+        "growth.trigger.patience=1",
+        "growth.trigger.min_delta=1.0",
+        "train.evaluate_every=1steps",
+        "train.batch_size=4",
+    ),
 }
 
 
 def table(finished: Finished) -> str:
     """The rows of a run as text."""
     head = f"{'step':>4}  {'stage':<8}  {'phase':<11}  {'params':>6}  {'rate':>8}  {'alpha':>8}"
-    return "\n".join([head, *map(_row, finished.spy.rows), *_ends(finished)]) + "\n"
+    if finished.run.curriculum.sets:
+        head += f"  {'share':>8}  {'side':>4}  {'batch':>5}"
+    rows = [_row(row) for row in finished.spy.rows]
+    if any(len(row["living"]) > 1 for row in finished.spy.rows):  # the alphas of all of them
+        head += "  living"
+        rows = [f"{r}  {_living(row)}" for r, row in zip(rows, finished.spy.rows, strict=True)]
+    return "\n".join(line.rstrip() for line in [head, *rows, *_ends(finished)]) + "\n"
 
 
 def _row(row: dict[str, Any]) -> str:
+    share, side, _, batch = row["view"]
+    seen = f"  {share:8.6f}  {side or '-':>4}  {batch:>5}" if row["curriculum"] else ""
     return (
         f"{row['step']:>4}  {row['stage']:<8}  {row['phase'].value:<11}  {row['params']:>6}"
-        f"  {row['rate']:8.6f}  {row['alpha']:8.6f}"
+        f"  {row['rate']:8.6f}  {row['alpha']:8.6f}{seen}"
     )
+
+
+def _living(row: dict[str, Any]) -> str:
+    return " · ".join(f"{stage} {alpha:.2f}" for stage, alpha in row["living"].items())
 
 
 def _ends(finished: Finished) -> list[str]:

@@ -6,7 +6,7 @@ an epoch after another, so resuming needs no reader's state and a batch may span
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -25,12 +25,13 @@ class Split:
 
     x: Tensor
     y: Tensor
+    source: Tensor | None = None  # (N,): place of each sample in the data set as it was read
 
     def __len__(self) -> int:
         return len(self.y)
 
     def to(self, device: torch.device) -> Split:
-        return Split(self.x.to(device), self.y.to(device))
+        return Split(self.x.to(device), self.y.to(device), self.source)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Sets:
     validation: Split
     test: Split | None
     normalise: Callable[[Tensor], Tensor]  # what a batch goes through on the device
+    # by name: a number of each training sample (N,), such as how hard it is
+    columns: Mapping[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
 
     def check(self, shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
         """Raise `ConfigError` where the data are not what the settings say."""
@@ -109,8 +112,12 @@ class Batches:
 
     def at(self, position: int, size: int) -> tuple[Tensor, Tensor]:
         """The `size` samples that follow `position`, normalised, and their int64 targets."""
+        return self.taken(self.indices(position, size))
+
+    def taken(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Training samples by index, normalised, and their int64 targets."""
         train = self.sets.train
-        index = self.indices(position, size).to(train.x.device)
+        index = index.to(train.x.device)
         x, y = train.x[index], train.y[index]
         return self._ready(x, y)
 
@@ -152,4 +159,5 @@ def split_off(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Split, Spl
     """A seeded split into (rest, share)."""
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(mixed(seed, 0)))
     cut = len(y) - round(len(y) * share)
-    return Split(x[order[:cut]], y[order[:cut]]), Split(x[order[cut:]], y[order[cut:]])
+    rest, shared = order[:cut], order[cut:]
+    return Split(x[rest], y[rest], rest), Split(x[shared], y[shared], shared)

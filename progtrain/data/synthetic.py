@@ -33,7 +33,11 @@ class Synthetic:
         x_NF = x.flatten(1)
         teacher_FK = torch.randn(x_NF.shape[1], self.num_classes, generator=generator)
         noise_NK = torch.randn(self.samples, self.num_classes, generator=generator)
-        y = (x_NF @ teacher_FK + 0.5 * noise_NK).argmax(1)
+        logits_NK = x_NF @ teacher_FK + 0.5 * noise_NK
+        y = logits_NK.argmax(1)
+        best_N2 = logits_NK.topk(2, dim=1).values
         train, validation = split_off(x, y, self.validation, self.split_seed)
         channels = self.shape[0]
-        return Sets(train, validation, None, Normalise(1.0, (0.0,) * channels, (1.0,) * channels))
+        normalise = Normalise(1.0, (0.0,) * channels, (1.0,) * channels)
+        closeness_N = (best_N2[:, 1] - best_N2[:, 0])[train.source]  # of the second class
+        return Sets(train, validation, None, normalise, {"closeness": closeness_N})

@@ -7,16 +7,22 @@ and seconds are charged as if the grown network trained to the end of the run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
-from progtrain.clock import Unit
+from torch import nn
+
+from progtrain.clock import Duration, Unit
 from progtrain.contracts import Operator, Trigger
+from progtrain.curriculum.forecast import UNKNOWN, stretches
+from progtrain.curriculum.sight import view_flops
 from progtrain.errors import ConfigError, GrowthError, require
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.choice import Candidate, Choice
+from progtrain.growth.declared import declined
 from progtrain.growth.grow import Host, grow, running
 from progtrain.growth.policy import Policy
+from progtrain.growth.trial import Trial
 from progtrain.run import Run, Stage, StopReason
 
 
@@ -42,7 +48,7 @@ class Budget(Policy):
     def next(self, run: Run) -> Stage | StopReason | None:
         if run.living:
             return None
-        if not self.trigger.due(run):
+        if self._rests(run) or not self.trigger.due(run):
             return None
         stage = self.upcoming(run)
         waits = stage is StopReason.BUDGET and any(self.embargoed(run, n) for n in self.options)
@@ -59,11 +65,24 @@ class Budget(Policy):
         host = Host.of(run)
         free = {n: each for n, each in self.options.items() if not self.embargoed(run, n)}
         found = self._candidates(run, host, free) if free else []
-        fitting = [c for c in found if self._fits(run, c)]
+        trial = self.choice.cost(run, found) if isinstance(self.choice, Trial) else 0.0
+        fitting = [c for c in found if self._fits(run, c, trial)]
         if not fitting:
             return StopReason.BUDGET
         best = self.choice.best(host, fitting)
-        return Stage(best.name, best.operator, self._cause(run, best))
+        stage = Stage(best.name, best.operator, self._cause(run, best))
+        if not isinstance(self.choice, Trial):
+            return stage
+        each = {c.name: Stage(c.name, c.operator, self._cause(run, c)) for c in fitting}
+        return replace(stage, candidates=each, trial=self.choice)
+
+    def _rests(self, run: Run) -> bool:
+        """Whether a trial has just been won by not growing; it rests as if a growth were undone."""
+        since = declined(run)
+        if since is None:
+            return False
+        rest = Duration.parse(self.embargo, "embargo")
+        return since.step == run.clock.step or run.clock.progress(since, rest) < 1
 
     def _candidates(self, run: Run, host: Host, options: Mapping[str, Operator]) -> list[Candidate]:
         found: list[Candidate] = []
@@ -99,7 +118,7 @@ class Budget(Policy):
     def _param_limit(self, run: Run) -> int | None:
         return run.full_params if self._unlimited else self.max_params
 
-    def _fits(self, run: Run, candidate: Candidate) -> bool:
+    def _fits(self, run: Run, candidate: Candidate, trial: float) -> bool:
         limit = self._param_limit(run)
         if limit is not None and candidate.params > limit:
             return False
@@ -107,8 +126,10 @@ class Budget(Policy):
         limits_flops, limits_seconds = self.max_flops is not None, self.max_seconds is not None
         if not now.step and (limits_seconds or (limits_flops and in_seconds)):
             return not run.events  # no step has been timed: a plan cannot see further
-        flops = now.flops + candidate.cost + flops_left(run, candidate.flops)
-        seconds = now.seconds + seconds_left(run, candidate.flops)
+        model = candidate.grown.model
+        flops = now.flops + trial + candidate.cost + flops_left(run, model)
+        pace = now.seconds / now.flops if now.flops else 0.0
+        seconds = now.seconds + trial * pace + seconds_left(run, model)
         return flops <= (self.max_flops or inf) and seconds <= (self.max_seconds or inf)
 
     def _cause(self, run: Run, best: Candidate) -> str:
@@ -117,28 +138,29 @@ class Budget(Policy):
         if limit is not None:
             words.append(f"{limit - best.params:,} of {limit:,} parameters left afterwards")
         if self.max_flops is not None:
-            total = run.clock.now.flops + best.cost + flops_left(run, best.flops)
+            total = run.clock.now.flops + best.cost + flops_left(run, best.grown.model)
             words.append(f"{self.max_flops - total:.3g} of {self.max_flops:.3g} FLOPs left")
         if self.max_seconds is not None:
             words.append(f"{self.max_seconds:g} s in all")
         return ", ".join(words)
 
 
-def flops_left(run: Run, flops: float) -> float:
-    """FLOPs until the end of the run with a network of `flops` a sample; steps are whole ones."""
-    clock, now, step = run.clock, run.clock.now, flops * run.batch_size
-    samples = clock.in_samples(clock.total, run.batch_size)
-    if samples is not None:
-        return ceil((samples - now.samples) / run.batch_size - 1e-6) * step
+def flops_left(run: Run, model: nn.Module) -> float:
+    """FLOPs until the end of the run with `model`; steps are whole ones, of what they will see."""
+    clock, now = run.clock, run.clock.now
+    if clock.total.unit not in UNKNOWN:
+        ahead = stretches(run, lambda view: view_flops(model, run, view))
+        return sum(each.steps * each.batch_size * each.flops for each in ahead)
+    step = run.batch_size * view_flops(model, run, run.view)
     left = clock.total.value * (1 - clock.fraction)
     if clock.total.unit is Unit.FLOP:
         return left + step  # the last step may go beyond the end
     return ceil(left * now.step / now.seconds) * step if now.seconds else 0.0
 
 
-def seconds_left(run: Run, flops: float) -> float:
+def seconds_left(run: Run, model: nn.Module) -> float:
     """Seconds until the end of the run, if a FLOP takes as long as it has taken so far."""
     clock, now = run.clock, run.clock.now
     if clock.total.unit is Unit.SECOND:
         return clock.total.value * (1 - clock.fraction)
-    return flops_left(run, flops) * now.seconds / now.flops if now.flops else 0.0
+    return flops_left(run, model) * now.seconds / now.flops if now.flops else 0.0

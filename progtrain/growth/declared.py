@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from dataclasses import asdict
+from typing import Any, TypeVar
 
+from progtrain.clock import Moment
 from progtrain.errors import NothingToGrowError
 from progtrain.run import Run, Stage
 
-_PASSED = "growth/passed"  # in `Run.memory`: names of stages that found nothing to grow
+# In `Run.memory`:
+_PASSED = "growth/passed"  # names of stages that found nothing to grow, or lost a trial
+_DECLINED = "growth/declined"  # when a trial was last won by not growing
 
 T = TypeVar("T")
 
@@ -30,3 +34,15 @@ def pass_over(run: Run, stage: Stage, error: NothingToGrowError) -> None:
     if stage.name in passed_over(run):
         raise error
     run.memory[_PASSED] = [*passed_over(run), stage.name]
+
+
+def decline(run: Run, stage: Stage) -> None:
+    """A trial was won by not growing: a declared stage is over, a budget has had its turn."""
+    run.memory[_PASSED] = [*passed_over(run), stage.name]
+    run.memory[_DECLINED] = asdict(run.clock.now)
+
+
+def declined(run: Run) -> Moment | None:
+    """When a trial was last won by not growing."""
+    moment: Any = run.memory.get(_DECLINED)
+    return Moment(**moment) if isinstance(moment, dict) else None

@@ -27,7 +27,7 @@ from progtrain.growth.expression import (
     Two,
     is_condition,
 )
-from progtrain.metrics import LOGGED, canonical
+from progtrain.metrics import LOGGED, SHORT, canonical
 
 LONGEST = 500  # characters of an expression
 DEEPEST = 30  # brackets and signs within each other
@@ -198,7 +198,7 @@ class _Parser:
     def name(self, token: _Token) -> Node:
         metric = canonical(token.text)
         if token.text not in self.names and metric is None:
-            known = [*self.names, *LOGGED]
+            known = [*self.names, *SHORT, *LOGGED]
             first, slash, _ = token.text.partition("/")
             divides = slash and (first in self.names or canonical(first))
             near = " A division has spaces: a / b." if divides else did_you_mean(token.text, known)

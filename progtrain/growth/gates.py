@@ -122,6 +122,12 @@ def _detached(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(arg.detach() if isinstance(arg, Tensor) else arg for arg in args)
 
 
+def blends(edit: Edit) -> bool:
+    """Whether a ramp finds anything to blend in: a block, a module, or units that are read."""
+    read = any(slab.consumer and slab.readers for slab in edit.slabs())
+    return bool(read or edit.blocks() or edit.inserted())
+
+
 def check_isolation(model: nn.Module, edit: Edit) -> None:
     """Raise `GrowthError` where what is new cannot be kept from passing gradients on."""
     for change in edit.changes:

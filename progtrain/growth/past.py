@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from progtrain.clock import Moment
+from progtrain.errors import ConfigError
+from progtrain.growth.declared import declined
 from progtrain.run import Event, Run
 
 
 def last_growth(run: Run) -> Moment:
-    """When the last growth was integrated; while it lives, when it happened; else the start."""
-    if not run.events:
-        return Moment()
-    last = run.events[-1]
-    return last.moment if last.alive else last.since
+    """When the structure was last decided on: the start of the run, before anything else.
+
+    A growth that lives counts from when it happened, another from when it was integrated or rolled
+    back, and a trial that no growth has won from its end.
+    """
+    moments = [event.moment if event.alive else event.since for event in run.events]
+    return max([*moments, declined(run) or Moment()], key=lambda moment: moment.step)
 
 
 def observed(run: Run, metric: str) -> list[tuple[Moment, float]]:
     """Every observation of a metric."""
     return [(o.moment, o.metrics[metric]) for o in run.history if metric in o.metrics]
+
+
+def required(run: Run, metric: str, setting: str) -> list[tuple[Moment, float]]:
+    """Every observation of a metric; raises `ConfigError` where evaluations do not log it."""
+    seen = observed(run, metric)
+    if run.history and not seen:
+        known = ", ".join(sorted(run.history[-1].metrics))
+        hint = f"Logged metrics: {known}."
+        raise ConfigError(f"{setting} must be a logged metric, got {metric!r}. {hint}")
+    return seen
 
 
 def without_improvement(run: Run, metric: str, smaller: bool, last: int) -> bool:

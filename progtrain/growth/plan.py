@@ -7,10 +7,12 @@ so a plan that cannot be carried out fails before the clock starts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from progtrain.clock import Duration
 from progtrain.contracts import PlannedStage
+from progtrain.curriculum.forecast import Timeline
 from progtrain.data.sets import mixed
 from progtrain.errors import ConfigError, NothingToGrowError, settings_of
 from progtrain.flops import num_params, training_flops
@@ -108,12 +110,10 @@ def check_times(stages: Sequence[Stage], run: Run, setup: Setup) -> None:
 
     Only times that convert into samples can be compared.
     """
-    clock, size = run.clock, run.batch_size
-    end = clock.in_samples(clock.total, size)
-    times = [clock.in_samples(stage.at, size) if stage.at else None for stage in stages]
+    clock, timeline = run.clock, Timeline.of(run)
+    end = timeline.after(0, clock.total)
+    times = [timeline.after(0, stage.at) if stage.at else None for stage in stages]
     lasting = lengths(setup)
-    lives = [clock.in_samples(length, size) for length in lasting.values()]
-    life = sum(known for known in lives if known is not None)
     for stage, time, following in zip(stages, times, [*times, end][1:], strict=True):
         if time is None or following is None or end is None:
             continue
@@ -126,10 +126,19 @@ def check_times(stages: Sequence[Stage], run: Run, setup: Setup) -> None:
             raise ConfigError(
                 f"growth.stages.{stage.name}.at={stage.at} is not before the stage after it."
             )
-        if time + life > following * (1 + 1e-9):
+        if lived(time, lasting.values(), timeline) > following * (1 + 1e-9):
+            first, last = timeline.step(time) or 0, timeline.step(following) or 0
             words = ", ".join(f"{phase.value} {length}" for phase, length in lasting.items())
             raise ConfigError(
                 f"The life of growth {stage.name!r} ({words}) does not fit into its stage, which"
-                f" lasts {(following - time) / size:.0f} steps from {stage.at}. Shorten the warmup"
+                f" lasts {last - first:.0f} steps from {stage.at}. Shorten the warmup"
                 " or growth.consolidation, or move the stages apart."
             )
+
+
+def lived(time: float, lasting: Iterable[Duration], timeline: Timeline) -> float:
+    """The sample at which a growth of `time` is integrated, as far as that can be known."""
+    for length in lasting:
+        after = timeline.after(time, length)
+        time = time if after is None else after
+    return time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from progtrain.clock import Duration
 from progtrain.growth.condition import Condition
@@ -14,7 +14,10 @@ FATE = ("before", "after", "gain", "contribution")  # what `keep_if` may ask bes
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Where a run starts, how long a growth rests, and what undoes it."""
+    """Where a run starts, how long a growth rests, and what undoes it.
+
+    A stage or option that is null is none: growth.stages.wider=null takes a declared one away.
+    """
 
     start: Mapping[str, int | float] = field(default_factory=lambda: dict[str, int | float]())
     consolidation: str = "0steps"  # no structural change for this long after a warmup
@@ -22,6 +25,10 @@ class Policy:
     embargo: str = "10%"  # how long what was undone may not grow again; twice that the next time
 
     def __post_init__(self) -> None:
+        for name in {"stages", "options"} & {each.name for each in fields(self)}:
+            declared: Mapping[str, object] = getattr(self, name)
+            kept = {key: stage for key, stage in declared.items() if stage is not None}
+            object.__setattr__(self, name, kept)
         Duration.parse(self.consolidation, "consolidation")
         Duration.parse(self.embargo, "embargo")
         if self.keep_if is not None:

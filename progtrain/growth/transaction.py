@@ -117,7 +117,7 @@ def _event(run: Run, setup: Setup, stage: Stage, grown: Grown) -> Event:
         params_after=num_params(grown.model),
         flops_before=run.flops,
         flops_after=training_flops(grown.model, run.probe.x),
-        promised=_promised(stage.operator, setup, edit),
+        promised=keeps(stage.operator, setup, edit),
         preservation_error=0.0,
         metric_before=run.last_metric,
         cost=stage.operator.flops(grown),
@@ -130,7 +130,8 @@ def _event(run: Run, setup: Setup, stage: Stage, grown: Grown) -> Event:
     return replace(event, alpha=strength(event, setup, run.clock, now).alpha)
 
 
-def _promised(operator: Operator, setup: Setup, edit: Edit) -> bool:
+def keeps(operator: Operator, setup: Setup, edit: Edit) -> bool:
+    """Whether operator, warmup or transfer promises that the function stays at the growth."""
     silent = (setup.warmup.preserves or setup.transfer.preserves) and not edit.answers
     return (operator.preserves or silent) and not edit.inexact
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from progtrain.clock import Duration, Moment
-from progtrain.errors import ConfigError, require
+from progtrain.clock import Duration
+from progtrain.errors import require
 from progtrain.growth import remedies
-from progtrain.run import Observation, Run
-
-
-def last_growth(run: Run) -> Moment:
-    """When the last growth's life cycle ended; the start of the run before the first."""
-    return max((event.since for event in run.events), key=lambda m: m.step, default=Moment())
+from progtrain.growth.condition import Condition
+from progtrain.growth.past import last_growth, required
+from progtrain.run import Run
 
 
 @dataclass(frozen=True)
@@ -59,18 +56,12 @@ class Plateau:
     def due(self, run: Run) -> str | None:
         patience = max(1, round(self.patience * remedies.patience(run)))
         threshold = self.threshold * remedies.threshold(run)
-        seen = [o for o in run.history if self.metric in o.metrics]
-        if run.history and not seen:
-            known = ", ".join(sorted(run.history[-1].metrics))
-            hint = f"Logged metrics: {known}."
-            raise ConfigError(
-                f"growth.trigger.metric must be a logged metric, got {self.metric!r}. {hint}"
-            )
+        sign = 1 if self.mode == "max" else -1
+        seen = required(run, self.metric, "growth.trigger.metric")
         since = last_growth(run)
-        window = [o for o in seen if o.moment.step > since.step]
-        if len(window) < patience:
+        if len([m for m, _ in seen if m.step > since.step]) < patience:
             return None
-        values = [self._value(o) for o in seen]
+        values = [sign * value for _, value in seen]
         recent, before = values[-patience:], values[:-patience]
         if before and max(recent) <= max(before) + self.min_delta:
             return (
@@ -82,6 +73,17 @@ class Plateau:
             return f"{self.metric} improves by {rate:.2g} an observation, less than the threshold"
         return None
 
-    def _value(self, observation: Observation) -> float:
-        value = observation.metrics[self.metric]
-        return value if self.mode == "max" else -value
+
+@dataclass(frozen=True)
+class When:
+    """Due while a condition holds, such as `flat(val/loss, 3) and since_growth >= 2`."""
+
+    condition: str
+
+    def __post_init__(self) -> None:
+        Condition.parse(self.condition, "condition")
+
+    def due(self, run: Run) -> str | None:
+        condition = Condition.parse(self.condition, "condition")
+        condition.check(run)
+        return condition.told(run) if condition.holds(run) else None

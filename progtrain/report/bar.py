@@ -95,6 +95,7 @@ class Bar:
             f"{run.metric} {words.metric(self.metric)}",
             f"step {now.step:,}",
             f"epoch {run.clock.epoch:.1f}",
+            *words.view(run),
             f"{self.pace.steps:.3g} it/s"
             if self.pace.steps < 1000
             else f"{self.pace.steps:,.0f} it/s",

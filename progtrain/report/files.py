@@ -78,6 +78,7 @@ class Files:
 
     def observed(self, run: Run, observation: Observation) -> None:
         row = _when(run, observation.moment) | {"epoch": observation.epoch, "params": run.params}
+        row |= {f"view/{name}": getattr(run.view, name) for name in sorted(run.curriculum.sets)}
         self._row(METRICS, row | {k: v for k, v in observation.metrics.items() if k not in row})
 
     def grew(self, run: Run, event: Event) -> None:

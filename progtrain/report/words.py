@@ -142,6 +142,15 @@ def life(run: Run) -> str:
     return f"{words} +{older}" if older else words
 
 
+def view(run: Run) -> list[str]:
+    """What the coming step sees of the data, where that is not all of it: `data 40%`, `16 px`."""
+    seen = run.view
+    told = [f"data {seen.share:.0%}"] if seen.share < 1 else []
+    told += [f"{seen.side} px"] if seen.side is not None else []
+    told += [f"length {seen.length}"] if seen.length is not None else []
+    return told + ([f"batch {run.batch_size:,}"] if seen.batch_size is not None else [])
+
+
 def growth(run: Run, event: Event) -> Growth:
     epoch = run.clock.count(event.moment, Unit.EPOCH)
     sizes = ratio(event.params_before, event.params_after)

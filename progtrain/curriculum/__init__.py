@@ -1,0 +1,1 @@
+"""What of the training data a step sees: one file a curriculum."""

@@ -1,0 +1,1 @@
+"""How fast a curriculum lets in harder samples: one file a pacing."""

@@ -1,0 +1,1 @@
+"""How hard a sample is: one file a score."""

@@ -1,0 +1,67 @@
+"""A training batch as a view shows it: which samples, in which size.
+
+Shapes: x_BCHW (batch, channels, height, width) for images, x_BT (batch, positions) for sequences.
+"""
+
+from __future__ import annotations
+
+import random
+from math import ceil
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from progtrain.contracts import View
+from progtrain.data.sets import Batches, mixed
+from progtrain.run import Run
+
+_DRAWS = 0x5EED  # keeps draws of easy samples apart from whatever else a seed is mixed with
+
+
+def training_batch(run: Run, batches: Batches, part: int, size: int) -> tuple[Tensor, Tensor]:
+    """Forward pass `part` of the coming step: `size` samples and their targets."""
+    position = run.clock.now.samples + part * size
+    if run.view.share < 1:
+        assert run.order is not None
+        index = easy(run.order, run.view.share, mixed(batches.seed, _DRAWS), position, size)
+        x, y = batches.taken(index)
+    else:
+        x, y = batches.at(position, size)
+    return shaped(x, run.view), cut(y, run.view)
+
+
+def easy(order_N: Tensor, share: float, seed: int, position: int, size: int) -> Tensor:
+    """`size` different indices (size,) out of the easiest share, each as likely as any other.
+
+    A pure function of its arguments; where the share has fewer than `size` samples, it is all of
+    the `size` easiest.
+    """
+    count = min(len(order_N), max(size, ceil(share * len(order_N) - 1e-9)))
+    drawn = random.Random(mixed(seed, position)).sample(range(count), size)
+    return order_N[torch.tensor(drawn)]
+
+
+def shaped(x: Tensor, view: View) -> Tensor:
+    """Images in the view's size, sequences up to its length.
+
+    Images are resized after they have been normalised, on the device and a batch at a time, by
+    bilinear interpolation that averages over what it leaves out (antialias).
+    """
+    if view.side is not None:
+        size = image_size(x.shape[-2], x.shape[-1], view.side)
+        return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+    return cut(x, view)
+
+
+def cut(sequence: Tensor, view: View) -> Tensor:
+    """The first positions of inputs or of targets (batch, positions); a target a sample stays."""
+    if view.length is None or sequence.ndim < 2:
+        return sequence
+    return sequence[:, : view.length]
+
+
+def image_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width in proportion, the shorter one `side` pixels."""
+    shorter = min(height, width)
+    return max(1, round(height * side / shorter)), max(1, round(width * side / shorter))
