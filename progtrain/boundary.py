@@ -12,6 +12,7 @@ from torch import Tensor
 from progtrain.errors import DivergedError
 from progtrain.growth.controls import Controls
 from progtrain.growth.gates import blends
+from progtrain.growth.past import recovered
 from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
 from progtrain.growth.transaction import transact
@@ -48,7 +49,7 @@ def look(run: Run, setup: Setup, loss: Tensor) -> None:
     _refuse_divergence(run, metrics.values())
 
 
-def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> None:
+def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     """Grow, with the metric before and after; raises `GrowthError`, and the run is as it was."""
     before = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
     host, events = run.model, run.events
@@ -58,7 +59,7 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> None:
     running.lift()
     run.clock.charge(event.cost, event.seconds)
     event = replace(event, metric_before=before, metric_after=after, since=run.clock.now)
-    if recovered(run, event, after, setup):
+    if recovered(run, event, after, setup.train.recovery):
         event = replace(event, recovered=run.clock.now)
     run.events[-1] = event
     setup.reporter.grew(run, event)
@@ -68,41 +69,33 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> None:
     teacher = teach(run, setup, host, events)
     if teacher is not None:
         setup.reporter.noted(run, described(teacher))
+    return event
 
 
 def _recover(run: Run, setup: Setup) -> None:
     """Note the growths whose metric is back where it was before them."""
+    share = setup.train.recovery
     for event in run.grown:
-        if event.recovered is None and recovered(run, event, run.last_metric, setup):
+        if event.recovered is None and recovered(run, event, run.last_metric, share):
             run.events[event.index] = replace(event, recovered=run.clock.now)
             steps = run.clock.step - event.moment.step
-            setup.reporter.noted(
-                run, f"growth {event.index + 1} {event.stage} has recovered after {steps:,} steps"
-            )
-
-
-def recovered(run: Run, event: Event, metric: float | None, setup: Setup) -> bool:
-    """Whether `metric` is back at `train.recovery` of its value before the growth."""
-    before, share = event.metric_before, setup.train.recovery
-    if before is None or metric is None:
-        return before is None
-    slack = (1 - share) * abs(before)
-    return metric >= before - slack if run.mode == "max" else metric <= before + slack
+            text = f"growth {event.index + 1} {event.stage} has recovered after {steps:,} steps"
+            setup.reporter.found(run, "recovery", text, run.events[event.index])
 
 
 def fate(run: Run, setup: Setup, event: Event) -> str | None:
-    """Why a growth whose life is over is to be undone; None where it stays, for good."""
-    open_ = event.index in run.ways_back  # one that has been kept may live again: rollback.py
-    why = unpaid(run, setup, event) if open_ else None
-    if why is None:
-        run.ways_back.pop(event.index, None)
-    return why
+    """Why a growth whose life is over is to be undone; None where it has paid."""
+    # one that has been kept may live again (rollback.py), and then has no way back
+    asked = setup.growth.keep_if is not None and event.index in run.ways_back
+    return unpaid(run, setup, event) if asked else None
 
 
 def roll_back(run: Run, setup: Setup, event: Event, why: str) -> None:
     """Undo a growth, and report it; controls are lifted."""
     undone = undo(run, event, why)
     forget(run, event.index)
+    if run.recent is not None:
+        run.recent.forget(event.moment.step, run.clock.step)
     run.model.train()
     for each in undone:
         setup.reporter.advanced(run, each)

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Data,
         Growth,
         Hardware,
+        Monitor,
         OptimizerRecipe,
         Settle,
         Shape,
@@ -125,6 +126,7 @@ class Parts:
     resume: bool
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
+    monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
@@ -149,7 +151,8 @@ def build(composed: DictConfig) -> Parts:
         seed=int(config.seed),
         resume=config.get("resume") is True,
         config=resolved(config),
-        choices=_choices(),
+        choices=_choices(config),
+        monitors={str(name): _make(config, f"monitor.{name}") for name in config.monitor},
         notes=tuple(_notes(factory, made["growth"].start)),
         **made,
     )
@@ -251,11 +254,12 @@ def _share(share: float, full: object, setting: str) -> int:
     return max(1, round(share * full))
 
 
-def _choices() -> dict[str, str]:
-    """Which option of each group was chosen."""
+def _choices(config: DictConfig) -> dict[str, str]:
+    """Which option of each group was chosen; Hydra does not tell of a list of them."""
     if not HydraConfig.initialized():
         return {}
     chosen = {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items()}
+    chosen["monitor"] = ",".join(map(str, config.monitor))
     ours = [name for name in chosen if not name.startswith("hydra")]
     return {name: chosen[name] for name in sorted(ours, key=_place)}
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
     from progtrain.hardware.engine import Engine
+    from progtrain.monitors.finding import Occasion, Watched
     from progtrain.optimizers.group import OptimizerSet, State
     from progtrain.run import Event, Observation, Phase, Run, Stage, StopReason
     from progtrain.schedulers.shape import When
@@ -157,6 +158,37 @@ class Settle(Protocol):
         ...
 
 
+class Monitor(Protocol):
+    """Watches growths (group `monitor`); reads only. The machine applies the remedy."""
+
+    @property
+    def remedy(self) -> str:
+        """warn, adapt, rollback, stop or grow: what follows a finding."""
+        ...
+
+    @property
+    def hold(self) -> str:
+        """How long `adapt` holds the ramp of the growth that a finding is about."""
+        ...
+
+    @property
+    def lookback(self) -> int:
+        """How many steps of losses and gradient norms it looks at; 0: none, none are kept."""
+        ...
+
+    def check(self, setup: Setup) -> None:
+        """Raise `ConfigError` where it could find nothing beside the other parts."""
+        ...
+
+    def watches(self, run: Run, setup: Setup, event: Event) -> bool:
+        """Whether it may still find something in `event`: as long its way back stays open."""
+        ...
+
+    def watch(self, run: Run, setup: Setup, occasion: Occasion, last: Moment) -> Watched:
+        """What is to be seen now; `last` is the moment before the last step."""
+        ...
+
+
 class OptimizerRecipe(Protocol):
     """Hyperparameters of an optimizer (group `optimizer`)."""
 
@@ -292,6 +324,10 @@ class Reporter(Protocol):
 
     def advanced(self, run: Run, event: Event) -> None:
         """An event entered its next phase."""
+        ...
+
+    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
+        """Something is known of a growth now: its `recovery`, its `contribution`, a `finding`."""
         ...
 
     def noted(self, run: Run, text: str) -> None:

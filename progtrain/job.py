@@ -207,6 +207,7 @@ def _setup(
         interrupted=lambda: signals.number != 0,
         num_classes=parts.data.num_classes,
         proof=parts.proof,
+        monitors=parts.monitors,
         transfer=parts.transfer,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from progtrain.growth.remedies import stopping
 from progtrain.run import Run, StopReason
 from progtrain.setup import Setup
 
@@ -15,6 +16,9 @@ def reached(run: Run, setup: Setup) -> StopReason | None:
         ahead = last - stop.target if run.mode == "max" else stop.target - last
         if ahead >= 0:
             return StopReason.TARGET
+    monitor = setup.monitors.get(stopping(run) or "")
+    if monitor is not None and monitor.remedy == "stop":
+        return StopReason.MONITOR
     if stop.max_flops is not None and now.flops + coming > stop.max_flops:
         return StopReason.FLOPS
     if stop.max_seconds is not None and now.seconds >= stop.max_seconds:

@@ -10,8 +10,9 @@
         STEP     alphas and rates of living growths
                  learning rate, one optimizer step, clock
                  living growths enter their next phase; one that did not pay is undone
+                 monitors look; what they find is told, and their remedies follow
                  an evaluation or a checkpoint is due    → OBSERVE, else DECIDE
-        OBSERVE  evaluate, report, save                  → DECIDE
+        OBSERVE  evaluate, report, monitors look, save   → DECIDE
         STOP     last evaluation, last checkpoint, test
 
 Everything that changes is in `Run`; `Controls` are made from it anew whenever the network or a
@@ -44,12 +45,16 @@ from progtrain.growth.declared import pass_over
 from progtrain.growth.freezing import frozen_now
 from progtrain.growth.guard import guarded
 from progtrain.growth.life import advance, strengths
+from progtrain.growth.remedies import answered, asked
 from progtrain.growth.trial import tried
 from progtrain.limits import fruitless, reached
+from progtrain.monitors.finding import Occasion
+from progtrain.recent import Recent
 from progtrain.run import Event, Phase, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import train_step
 from progtrain.transfer.teachers import release
+from progtrain.watch import Found, close_ways_back, remedied, watch
 
 
 class State(Enum):
@@ -71,6 +76,13 @@ class Machine:
         run.distilled = last_distillation(run)
         self._controls = self._made()
         self._sight = Sight()
+        self._remember()
+
+    def _remember(self) -> None:
+        """Room for the losses and gradient norms that the monitors look at."""
+        run, steps = self.run, self.setup.lookback
+        known = run.recent or Recent.of(max(steps, 1), self.setup.engine.device)
+        run.recent = known.resized(steps, run.clock.step) if steps else None
 
     def go(self) -> StopReason:
         """Train and grow until a reason to stop; the reason."""
@@ -104,7 +116,7 @@ class Machine:
         )
         if run.stopped:
             return State.STOP
-        due = None if run.grown_out else self.setup.growth.next(run)
+        due = None if run.grown_out else self._due()
         if isinstance(due, StopReason):
             run.grown_out = due
             self.setup.reporter.noted(run, f"Growth is over: {due.value}")
@@ -116,6 +128,10 @@ class Machine:
             return State.GROW
         return State.STEP
 
+    def _due(self) -> Stage | StopReason | None:
+        growth = self.setup.growth
+        return growth.next(self.run) or asked(self.run, growth)
+
     def _look_ahead(self) -> None:
         """Set the coming step's view; its cost is counted on the network without controls."""
         if self._sight.look(self.run):
@@ -126,18 +142,29 @@ class Machine:
     def _grow(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
+        grown: Event | None = None
         try:
             stage = self._stage if self._stage.trial is None else self._try(self._stage)
             if stage is None:
-                return State.DECIDE
-            grow(run, setup, stage, self._controls)
+                return self._declined()
+            grown = grow(run, setup, stage, self._controls)
         except NothingToGrowError as error:
             pass_over(run, self._stage, error)
             setup.reporter.noted(run, f"Stage {self._stage.name} is passed over: {error}")
         except GrowthError:
             save(run, setup, self._loss)  # the run is as it was
             raise
+        answered(run)
         self._renew()
+        if grown is not None:
+            self._judge(grown)
+        close_ways_back(run, setup)
+        return State.DECIDE
+
+    def _declined(self) -> State:
+        """A trial has found that not growing is better, or was interrupted."""
+        if not self.setup.interrupted():
+            answered(self.run)
         return State.DECIDE
 
     def _try(self, stage: Stage) -> Stage | None:
@@ -158,6 +185,10 @@ class Machine:
         run.clock.tick(run.batch_size, flops, time.perf_counter() - begun)
         release(run, setup)
         self._advance(strong)
+        # what a monitor sees must not hang on how often a run is stored
+        self._watch(
+            Occasion.BOUNDARY if self._crossed(setup.train.evaluate_every) else Occasion.STEP
+        )
         setup.reporter.stepped(run, self._loss)
         due = self._crossed(setup.train.evaluate_every) or self._crossed(setup.checkpoint.every)
         return State.OBSERVE if due else State.DECIDE
@@ -170,9 +201,27 @@ class Machine:
             self._renew()
         for event in moved:
             self.setup.reporter.advanced(self.run, event)
-            over = event.phase is Phase.INTEGRATED and event in self.run.events
-            if over and (why := fate(self.run, self.setup, event)):
-                self._undo(event, why)
+            self._judge(event)
+
+    def _judge(self, event: Event) -> None:
+        """Undo a growth whose life is over and has not paid."""
+        over = event.phase is Phase.INTEGRATED and event in self.run.events
+        if over and (why := fate(self.run, self.setup, event)):
+            self._undo(event, why)
+
+    def _watch(self, occasion: Occasion) -> None:
+        """Let the monitors look, and do what their remedies say."""
+        for found in watch(self.run, self.setup, occasion, self._last):
+            self._remedy(found)
+        close_ways_back(self.run, self.setup)
+
+    def _remedy(self, found: Found) -> None:
+        run, index = self.run, found.finding.event
+        if found.monitor.remedy == "rollback" and index in run.ways_back:
+            self._undo(run.events[index], f"{found.name}: {found.finding.told}")
+        elif note := remedied(run, self.setup, found):
+            self._renew()
+            self.setup.reporter.noted(run, note)
 
     def _undo(self, event: Event, why: str) -> None:
         self._controls.lift()
@@ -194,6 +243,7 @@ class Machine:
     def _observe(self) -> State:
         if self._crossed(self.setup.train.evaluate_every):
             look(self.run, self.setup, self._loss)
+            self._watch(Occasion.OBSERVED)
         if self._crossed(self.setup.checkpoint.every):
             save(self.run, self.setup, self._loss)
         return State.DECIDE

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from progtrain.growth.trial import Trial
     from progtrain.growth.widen_space import Slab
     from progtrain.optimizers.group import OptimizerSet
+    from progtrain.recent import Recent
 
 # Builds a network: `template` the start network with a block where it has none.
 Template = Callable[[], "nn.Module"]
@@ -66,6 +67,10 @@ class StopReason(Enum):
         " max_flops, max_seconds) to grow on."
     )
     NOTHING_TO_GROW = "This policy never grows. Choose growth=plateau, budget or schedule to grow."
+    MONITOR = (
+        "A monitor has stopped the run, and its finding says why. Choose a longer warmup.length or"
+        " a smaller optimizer.lr, or monitor=none to train on."
+    )
     INTERRUPTED = "Interrupted. The last checkpoint is complete; resume=<directory> continues it."
 
 
@@ -126,6 +131,7 @@ class Event:
     lost: float = 0.0  # FLOPs that were spent on it and given up
     heads: tuple[str, ...] = ()  # new heads, under their names now
     inherited: Inheritance | None = None  # what became of every tensor
+    contribution: float | None = None  # what the metric would lose without it, when last measured
 
     @property
     def alive(self) -> bool:
@@ -188,6 +194,7 @@ class Run:
     flops: float = 0.0  # of one training sample, forward and backward, of the network now
     full_params: int = 0  # of the model at its full size, as configured
     batch_size: int = 1  # samples of one optimizer step
+    recent: Recent | None = None  # losses and gradient norms of the last steps, for monitors
     accumulate: int = 1  # forward passes of one optimizer step
     evaluated: int = 0  # samples of one evaluation
     average: nn.Module | None = None  # the moving average of the weights, where one is kept

@@ -10,6 +10,7 @@ from torch import nn
 from progtrain.contracts import (
     AtGrowth,
     Growth,
+    Monitor,
     OptimizerRecipe,
     Reporter,
     Settle,
@@ -49,9 +50,20 @@ class Setup:
     interrupted: Callable[[], bool]
     num_classes: int = 1  # logits of one target
     proof: Proof = field(default_factory=Proof)
+    monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     transfer: Transfer = field(default_factory=Inherit)
+
+    def __post_init__(self) -> None:
+        for monitor in self.monitors.values():
+            monitor.check(self)
 
     @property
     def undoes(self) -> bool:
         """Whether a growth may be undone, so that the way back must stay open."""
-        return self.growth.keep_if is not None
+        monitors = self.monitors.values()
+        return self.growth.keep_if is not None or any(m.remedy == "rollback" for m in monitors)
+
+    @property
+    def lookback(self) -> int:
+        """How many steps of losses and gradient norms the monitors look at."""
+        return max((monitor.lookback for monitor in self.monitors.values()), default=0)

@@ -27,6 +27,7 @@ from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.growth.widen_space import Slab
 from progtrain.hardware.engine import Engine
 from progtrain.optimizers.group import OptimizerSet
+from progtrain.recent import Recent
 from progtrain.run import Event, Json, Observation, Phase, Run, StopReason, Teacher
 from progtrain.transfer.teachers import device_of, placed
 
@@ -41,6 +42,8 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     """
     states = {name: run.optimizer.state_of(name) for name in run.optimizer.parameters}
     tensors = _network(run.model, run.average, states) | {"rng": random_numbers(engine)}
+    if run.recent is not None:
+        tensors["recent"] = {"values": run.recent.values_2S}
     for index, before in run.ways_back.items():
         kept = _network(before.model, before.average, before.states)
         tensors |= {f"before_{index}_{name}": group for name, group in kept.items()}
@@ -93,6 +96,8 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
             for name in ("model", "optimizer", "average")
         }
         run.ways_back[int(index)] = _before(run, kept, tensors, engine, recipe)
+    if "recent" in checkpoint.tensors:
+        run.recent = Recent(checkpoint.tensors["recent"]["values"].to(engine.device))
     run.teachers = [
         _teacher(run, kept, checkpoint.tensors.get(f"teacher_{kept['growth']}", {}), engine)
         for kept in state["teachers"]

@@ -62,15 +62,28 @@ def train_step(
             engine.backward(loss / parts if parts > 1 else loss)
             losses.append(on_labels.detach())
             distilled += taught
+    loss = torch.stack(losses).mean() if parts > 1 else losses[0]
     with controls.limited(run.optimizer, strengths):
-        if setup.train.clip > 0:
-            engine.unscale(run.optimizer)
-            nn.utils.clip_grad_norm_(run.model.parameters(), setup.train.clip)
+        _measure_gradients(run, setup, loss)
         engine.step(run.optimizer)
     if run.average is not None:
         update(run.average, run.model, setup.train.ema, run.clock.step)
     run.distilled = torch.stack(distilled).mean() if distilled else None
-    return torch.stack(losses).mean() if parts > 1 else losses[0]
+    return loss
+
+
+def _measure_gradients(run: Run, setup: Setup, loss: Tensor) -> None:
+    """Clip where that is wanted, and note loss and norm where a monitor looks at them."""
+    clip, parameters = setup.train.clip, list(run.model.parameters())
+    if clip == 0 and run.recent is None:
+        return
+    setup.engine.unscale(run.optimizer)
+    if clip > 0:
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if run.recent is not None:
+        run.recent.note(run.clock.step + 1, loss, norm)
 
 
 def minimised(
@@ -90,16 +103,16 @@ def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, flo
 
     Where an average of the weights is kept, its figures are beside them, as `<prefix>/ema/…`.
     """
-    found = _evaluate(run.model, setup, split, prefix)
+    found = evaluate_network(run.model, setup, split, prefix)
     if run.average is not None:
         controls = Controls(run.average, run.events, setup.warmup)
-        found |= _evaluate(run.average, setup, split, f"{prefix}/ema")
+        found |= evaluate_network(run.average, setup, split, f"{prefix}/ema")
         controls.lift()
         run.average.requires_grad_(False)
     return found
 
 
-def _evaluate(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
+def evaluate_network(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
     """Figures of the head that answers, and as `<prefix>/<head>/…` of each where there are several;
     the backbone is run once."""
     loss = partial(torch.zeros, (), device=setup.engine.device, dtype=torch.float64)

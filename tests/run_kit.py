@@ -92,7 +92,7 @@ def config(*overrides: str) -> DictConfig:
     composed = _defaults().copy()
     for group in sorted(chosen):
         OmegaConf.update(
-            composed, group.replace("/", "."), option(group, chosen[group]), merge=False
+            composed, group.replace("/", "."), _chosen(group, chosen[group]), merge=False
         )
     for text in leaves:
         given = OverridesParser.create().parse_override(text)
@@ -100,6 +100,14 @@ def config(*overrides: str) -> DictConfig:
         with _opened(composed, given.is_add() or isinstance(value, dict)):
             OmegaConf.update(composed, given.key_or_group, value, merge=True)
     return composed
+
+
+def _chosen(group: str, value: str) -> DictConfig:
+    """The option of a group; of monitors, which lie under a name each, one or several."""
+    if group != "monitor":
+        return option(group, value)
+    names = value.strip("[]").split(",")
+    return OmegaConf.create({name: option(group, name) for name in names})
 
 
 def option(group: str, name: str) -> DictConfig:
@@ -145,6 +153,7 @@ class Spy:
     rows: list[dict[str, Any]] = field(default_factory=list)  # one an optimizer step
     losses: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    found_texts: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
     plan: list[PlannedStage] = field(default_factory=list)
     run: Run | None = None
@@ -181,6 +190,10 @@ class Spy:
 
     def advanced(self, run: Run, event: Event) -> None:
         self.act("advanced", run)
+
+    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
+        self.found_texts.append(f"{kind}: {text}")
+        self.act("found", run)
 
     def noted(self, run: Run, text: str) -> None:
         self.notes.append(text)
@@ -314,6 +327,8 @@ def digest(run: Run) -> dict[str, str]:
             if each.name != "seconds":
                 value = timeless(getattr(event, each.name))
                 words[f"event/{event.index}/{each.name}"] = repr(value)
+    if run.recent is not None:
+        words["recent"] = _hash(run.recent.values_2S)
     for i, seen in enumerate(run.history):
         words[f"history/{i}"] = repr(timeless(asdict(seen)))
     if run.order is not None:

@@ -170,6 +170,7 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
         if not isinstance(node, DictConfig) or "_target_" not in node:
             told = shown(tree.value_at(config, name))
             yield f"{name} must be settings with a _target_, got {told}."
+    yield from _monitor_problems(config)
     task = config.get("task")
     if task not in TASKS:
         near = did_you_mean(str(task), TASKS)
@@ -179,6 +180,18 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED
     if not (drawn or whole):
         yield f"seed must be a whole number from 0 to 2^63 - 1, or null, got {shown(seed)}."
+
+
+def _monitor_problems(config: DictConfig) -> Iterator[str]:
+    """Monitors lie under a name each, because several may watch."""
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    named = node.get("monitor")
+    named = named if isinstance(named, dict) and "_target_" not in named else {}
+    if not named or not all(isinstance(m, dict) and "_target_" in m for m in named.values()):
+        yield (
+            "monitor must be monitors by name. A YAML of yours begins with the line"
+            " '# @package monitor.<its name>'."
+        )
 
 
 def hydra_problems(config: DictConfig) -> Iterator[str]:

@@ -15,6 +15,7 @@ from progtrain.command_line.session import Session
 from progtrain.command_line.typos import suggestion
 from progtrain.errors import ConfigError, did_you_mean
 
+_SEVERAL = ("monitor",)  # groups of which several options may be chosen: monitor=[slow,shock]
 _OPTION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 
@@ -62,13 +63,28 @@ def option_problem(session: Session, override: Override) -> str | None:
         return f"{override.input_line} is a sweep: add -m."
     if override.is_delete() or value is None or value == "":
         return f"{group} is required; choose one: {', '.join(options)}."
+    if isinstance(value, list) and group in _SEVERAL:
+        return _options_problem(group, [str(item) for item in value], options)
     if isinstance(value, list):
         both = ",".join(str(item) for item in value)
         told = both.replace(",", ", ")
         return f"Choose one {group}, got {len(value)}: {told}. To try each: -m {group}={both}."
     if isinstance(value, dict):
         return f"{group} takes the name of an option, or set {group}.<setting>=<value>."
-    option = str(value)
+    return _one_option_problem(group, str(value), options)
+
+
+def _options_problem(group: str, chosen: Sequence[str], options: Sequence[str]) -> str | None:
+    """What is wrong with `group=[one,other]`."""
+    if not chosen:
+        return f"{group}=[] chooses nothing: write {group}=none."
+    if len(set(chosen)) < len(chosen):
+        return f"{group}=[{','.join(chosen)}] names one option twice."
+    problems = (_one_option_problem(group, option, options) for option in chosen)
+    return next((problem for problem in problems if problem), None)
+
+
+def _one_option_problem(group: str, option: str, options: Sequence[str]) -> str | None:
     if not _OPTION.fullmatch(option):
         return f"{group}={option!r} is no name of an option. Available: {', '.join(options)}."
     if option not in options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from progtrain.clock import Moment
 from progtrain.errors import ConfigError
 from progtrain.growth.declared import declined
-from progtrain.run import Run
+from progtrain.run import Event, Run
 
 
 def last_growth(run: Run) -> Moment:
@@ -40,3 +40,12 @@ def without_improvement(run: Run, metric: str, smaller: bool, last: int) -> bool
     since = [value for step, value in seen if step > last_growth(run).step]
     recent, before = [v for _, v in seen[-last:]], [v for _, v in seen[:-last]]
     return len(since) >= last and bool(before) and max(recent) <= max(before)
+
+
+def recovered(run: Run, event: Event, metric: float | None, share: float) -> bool:
+    """Whether `metric` is back at `share` of its value before the growth."""
+    before = event.metric_before
+    if before is None or metric is None:
+        return before is None
+    slack = (1 - share) * abs(before)
+    return metric >= before - slack if run.mode == "max" else metric <= before + slack

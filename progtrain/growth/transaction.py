@@ -27,7 +27,7 @@ from progtrain.growth.inheritance import inheritance, own_tensors
 from progtrain.growth.life import first_phase, lengths, strength
 from progtrain.growth.newborn import evaluate
 from progtrain.growth.proof import Measured, culprits, judge, measure
-from progtrain.growth.remedies import stretched
+from progtrain.growth.remedies import increment, smaller, stretched
 from progtrain.growth.rollback import Before
 from progtrain.growth.widen_space import WidenSpace
 from progtrain.optimizers.group import OptimizerSet
@@ -68,6 +68,7 @@ def construct(host: Host, stage: Stage, setup: Setup, seed: int) -> Grown:
 def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     """Grow `run` by `stage`; on any error it is left as it was. `controls` are lifted."""
     begun = time.perf_counter()
+    stage = replace(stage, operator=smaller(stage.operator, increment(run)))
     before = evaluate(uncompiled(run.model), run.probe.x)
     controls.lift()
     way_back = Before.of(run) if setup.undoes else None

@@ -142,7 +142,8 @@ def _untouched(setup: Setup) -> Generator[Setup]:
     growth: Any = setup.growth
     try:
         kept = replace(growth, keep_if=None) if setup.undoes else growth
-        yield replace(setup, growth=kept, reporter=Many([]), save=lambda run: None)
+        quiet = replace(setup, growth=kept, reporter=Many([]), save=lambda run: None)
+        yield replace(quiet, monitors={})
     finally:
         set_random_numbers(numbers, setup.engine)
         if scaler:
@@ -162,4 +163,5 @@ def copied(run: Run) -> Run:
         history=list(run.history),
         memory=copy.deepcopy(run.memory),
         ways_back={},
+        recent=None,
     )

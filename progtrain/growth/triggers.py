@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from progtrain.clock import Duration
 from progtrain.errors import require
+from progtrain.growth import remedies
 from progtrain.growth.condition import Condition
 from progtrain.growth.past import last_growth, required
 from progtrain.run import Run
@@ -53,20 +54,22 @@ class Plateau:
         require(self.threshold >= 0, "threshold", self.threshold, "a number >= 0")
 
     def due(self, run: Run) -> str | None:
+        patience = max(1, round(self.patience * remedies.patience(run)))
+        threshold = self.threshold * remedies.threshold(run)
         sign = 1 if self.mode == "max" else -1
         seen = required(run, self.metric, "growth.trigger.metric")
         since = last_growth(run)
-        if len([m for m, _ in seen if m.step > since.step]) < self.patience:
+        if len([m for m, _ in seen if m.step > since.step]) < patience:
             return None
         values = [sign * value for _, value in seen]
-        recent, before = values[-self.patience :], values[: -self.patience]
+        recent, before = values[-patience:], values[:-patience]
         if before and max(recent) <= max(before) + self.min_delta:
             return (
                 f"{self.metric} has not improved on {abs(max(before)):.4g}"
-                f" for {self.patience} observations"
+                f" for {patience} observations"
             )
-        rate = (recent[-1] - recent[0]) / max(abs(recent[0]), 1e-12) / max(self.patience - 1, 1)
-        if self.patience > 1 and rate < self.threshold and self.threshold > 0:
+        rate = (recent[-1] - recent[0]) / max(abs(recent[0]), 1e-12) / max(patience - 1, 1)
+        if patience > 1 and rate < threshold and threshold > 0:
             return f"{self.metric} improves by {rate:.2g} an observation, less than the threshold"
         return None
 

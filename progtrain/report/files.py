@@ -94,6 +94,7 @@ class Files:
             "probe_loss_before": event.loss_before,
             "probe_loss_after": event.loss_after,
             "promised": event.promised,
+            "learning_rate_factor": event.rate,
             "inherited": event.inherited.to_json() if event.inherited else None,
             "metric_name": run.metric,
             "metric_before": event.metric_before,
@@ -105,6 +106,10 @@ class Files:
 
     def advanced(self, run: Run, event: Event) -> None:
         self._event(run, "phase", event.since, _life(event))
+
+    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
+        about = _life(event) if event is not None else {}
+        self._event(run, kind, run.clock.now, {"text": text} | about)
 
     def noted(self, run: Run, text: str) -> None:
         self._event(run, "note", run.clock.now, {"text": text})
@@ -131,6 +136,7 @@ class Files:
             "epochs": run.clock.epoch,
             "growths": len(run.grown),
             "undone": len(run.events) - len(run.grown),
+            "growth_lives": [_life(event) for event in run.events],
             "lost_flops": sum(event.lost for event in run.events),
             "stop": run.stopped.name if run.stopped else None,
             "grown_out": run.grown_out.name if run.grown_out else None,
@@ -203,6 +209,8 @@ def _life(event: Event) -> dict[str, Json]:
         "stage": event.stage,
         "phase": event.phase.value,
         "alpha": event.alpha,
+        "recovery_steps": words.recovery_steps(event),
+        "contribution": event.contribution,
         "undone": event.undone or None,
         "lost_flops": event.lost,
     }

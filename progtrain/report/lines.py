@@ -81,6 +81,9 @@ class Lines:
     def advanced(self, run: Run, event: Event) -> None:
         self._say(words.advanced(event))
 
+    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
+        self._say(f"{kind}: {text}")
+
     def noted(self, run: Run, text: str) -> None:
         self._say(text)
 

@@ -58,6 +58,10 @@ class Many:
         for reporter in self.reporters:
             reporter.advanced(run, event)
 
+    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
+        for reporter in self.reporters:
+            reporter.found(run, kind, text, event)
+
     def noted(self, run: Run, text: str) -> None:
         for reporter in self.reporters:
             reporter.noted(run, text)

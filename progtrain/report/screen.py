@@ -119,7 +119,7 @@ class Screen:
         block.append(f"{told.size}\n{told.cost}\n")
         block.append(f"{told.kept}\n", style="" if event.promised else "magenta")
         block.append(f"{told.inherited}\n" if told.inherited else "")
-        block.append(f"{told.metric}, {told.took}")
+        block.append(f"{told.metric}, {told.rate}, {told.took}")
         self._say(f"▲ {told.head}", "bold yellow")
         self.console.print(Padding(block, (0, 0, 0, 2)))
         self._refresh(run)
@@ -127,6 +127,9 @@ class Screen:
     def advanced(self, run: Run, event: Event) -> None:
         self._say(words.advanced(event), "dim")
         self._refresh(run)
+
+    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
+        self._say(f"{kind}: {text}", "bold magenta" if kind == "finding" else "dim")
 
     def noted(self, run: Run, text: str) -> None:
         self._say(text, "dim")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MISSING = "–"
 # a plan is read, not scrolled: a longer one shows its two ends
 PLAN_ROWS = 24
+_OUTCOMES = 8  # growths whose end the summary tells
 _UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 _ASCII = str.maketrans(
     {"→": "->", "×": "x", "α": "alpha", "±": "+/-", "–": "-", "·": "|", "…": "~"}
@@ -41,6 +42,7 @@ class Growth:
     head: str
     what: str
     cause: str
+    rate: str
     size: str
     cost: str
     kept: str
@@ -50,7 +52,7 @@ class Growth:
 
     def sentence(self) -> str:
         clauses = (self.what, self.cause, self.size, self.cost, self.kept, self.inherited)
-        told = [clause for clause in (*clauses, self.metric, self.took) if clause]
+        told = [clause for clause in (*clauses, self.metric, self.rate, self.took) if clause]
         return f"{self.head}: " + "; ".join(told)
 
 
@@ -159,6 +161,7 @@ def growth(run: Run, event: Event) -> Growth:
         f" (epoch {epoch:.1f})",
         what=event.edit.brief(),
         cause=f"because {event.cause or 'it was due'}",
+        rate=f"learning rate ×{event.rate:.3g} of its base",
         size=f"{event.params_before:,} → {params(event.params_after)} ({sizes})",
         cost=f"{flops(event.flops_before)} → {flops(event.flops_after)} per sample ({costs})",
         kept=f"output moved by {event.output_change:.1e}, {event.preservation_error:.1e} of its"
@@ -167,6 +170,22 @@ def growth(run: Run, event: Event) -> Growth:
         metric=f"{run.metric} {metric(event.metric_before)} → {metric(event.metric_after)}",
         took=f"took {seconds(event.seconds)}",
     )
+
+
+def recovery_steps(event: Event) -> int | None:
+    """Optimizer steps until the metric was back; None while it is not."""
+    return event.recovered.step - event.moment.step if event.recovered else None
+
+
+def outcome(event: Event) -> str:
+    """How a growth ended, for the summary: `1 wider recovered after 40 steps, worth +0.012`."""
+    if event.phase is Phase.ROLLED_BACK:
+        lost = f", {flops(event.lost)} lost" if event.lost else ""
+        return f"{event.index + 1} {event.stage} undone{lost}"
+    steps = recovery_steps(event)
+    back = "not recovered" if steps is None else f"recovered after {steps:,} steps"
+    worth = "" if event.contribution is None else f", worth {event.contribution:+.4g}"
+    return f"{event.index + 1} {event.stage} {back}{worth}"
 
 
 def advanced(event: Event) -> str:
@@ -211,6 +230,7 @@ def summary(run: Run) -> list[tuple[str, str]]:
             f"{grown_out.name}: {grown_out.value}" if grown_out else "Growth had not ended.",
         ),
         ("growths", f"{len(run.grown)}" + (f", {undone} undone" if undone else "")),
+        *([("each", _outcomes(run.events))] if run.events else []),
         ("size", f"{start:,} → {params(run.params)} ({ratio(start, run.params)})"),
         (
             "metric",
@@ -223,6 +243,13 @@ def summary(run: Run) -> list[tuple[str, str]]:
             f" {now.step:,} steps, {run.clock.epoch:.1f} epochs",
         ),
     ]
+
+
+def _outcomes(events: Sequence[Event]) -> str:
+    """The last ones; a long run has had many."""
+    told = [outcome(event) for event in events[-_OUTCOMES:]]
+    earlier = len(events) - len(told)
+    return "; ".join([*([f"{earlier} earlier"] if earlier else []), *told])
 
 
 def _metrics(values: Mapping[str, float]) -> str:

@@ -1,0 +1,1 @@
+"""What watches growths: each monitor says what it has found, and which remedy follows."""
