@@ -38,6 +38,10 @@ def _choice(option: Path) -> list[str]:
     return [*base, f"{group}={option.stem}"]
 
 
+def _is_recipe(option: Path) -> bool:
+    return option.parent.name == "experiment"
+
+
 def test_there_are_options_to_test() -> None:
     assert len(OPTIONS) > 40
 
@@ -45,7 +49,7 @@ def test_there_are_options_to_test() -> None:
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_an_option_composes_and_builds(option: Path) -> None:
     parts = build(_composed(_choice(option)))
-    assert parts.train.metric == "val/accuracy"
+    assert parts.train.metric in ("val/accuracy", *(["val/loss"] if _is_recipe(option) else []))
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
@@ -64,7 +68,7 @@ def test_a_yaml_opens_with_what_it_is_and_a_command_that_chooses_it(option: Path
         build(_composed(shlex.split(command)[1:]))
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=str)
+@pytest.mark.parametrize("option", [o for o in OPTIONS if not _is_recipe(o)], ids=str)
 def test_a_yaml_names_every_field_of_its_class_but_none_it_lacks(option: Path) -> None:
     """A setting that is not in the YAML could not be set without a plus sign."""
     import inspect
