@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from progtrain.clock import Clock, Duration, Moment
+    from progtrain.curriculum.view import View
     from progtrain.data.sets import Sets
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
@@ -248,18 +249,6 @@ class Data(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class View:
-    """What of the training data a step sees; the defaults are all of it, as it is."""
-
-    share: float = 1.0  # of the training samples, the easiest, in (0, 1]
-    side: int | None = None  # pixels of an image's shorter side; None: as it is
-    length: int | None = None  # positions of a sequence, from its beginning; None: as it is
-    batch_size: int | None = None  # samples of one forward pass; None: train.batch_size
-    rate: float = 1.0  # factor on the learning rate
-    progress: float = 1.0  # of the curriculum, in [0, 1]; 1: the data are as hard as they get
-
-
 class Curriculum(Protocol):
     """How training data change over time (group `curriculum`)."""
 
@@ -284,22 +273,6 @@ class Curriculum(Protocol):
 
         Asked once a run and stored with it; the clock is charged here.
         """
-        ...
-
-
-class Score(Protocol):
-    """How hard each training sample is (group `curriculum/score`)."""
-
-    def scores(self, run: Run, setup: Setup) -> Tensor:
-        """One finite number a training sample (N,), the less the easier; raises `ConfigError`."""
-        ...
-
-
-class Pacing(Protocol):
-    """How fast a curriculum goes (group `curriculum/pacing`)."""
-
-    def share(self, start: float, progress: float) -> float:
-        """Share of the samples at `progress` in [0, 1): `start` at 0, never less than before."""
         ...
 
 

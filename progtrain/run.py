@@ -12,8 +12,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from progtrain.clock import Clock, Duration, Moment
-from progtrain.contracts import View
 from progtrain.curriculum.none import NoCurriculum
+from progtrain.curriculum.view import View
 from progtrain.errors import ConfigError
 
 if TYPE_CHECKING:

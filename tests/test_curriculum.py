@@ -14,7 +14,6 @@ from run_kit import Finished, Spy, parts, train
 
 from progtrain import job, steps
 from progtrain.clock import Clock, Duration, Moment, Unit
-from progtrain.contracts import View
 from progtrain.curriculum.batch_size import BatchSize
 from progtrain.curriculum.image_size import ImageSize
 from progtrain.curriculum.pacings.competence import Competence
@@ -23,6 +22,7 @@ from progtrain.curriculum.pacings.root import Root
 from progtrain.curriculum.pacings.step import Step
 from progtrain.curriculum.seen import cut, easy, image_size, shaped
 from progtrain.curriculum.sequence_length import SequenceLength
+from progtrain.curriculum.view import View
 from progtrain.errors import ConfigError
 from progtrain.flops import forward_flops, training_flops
 from progtrain.report import words

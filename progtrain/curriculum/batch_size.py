@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from progtrain.clock import Duration, Moment
-from progtrain.contracts import View
 from progtrain.curriculum.lasting import check_length
+from progtrain.curriculum.view import View
 from progtrain.errors import ConfigError, require
 from progtrain.run import Run
 from progtrain.settings import whole

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from progtrain.clock import Moment
-from progtrain.contracts import Curriculum, View
+from progtrain.contracts import Curriculum
+from progtrain.curriculum.view import View
 from progtrain.errors import require
 from progtrain.run import Run
 from progtrain.setup import Setup

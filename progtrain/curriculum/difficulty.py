@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from progtrain.clock import Duration, Moment
-from progtrain.contracts import Pacing, Score, View
 from progtrain.curriculum.lasting import check_length
+from progtrain.curriculum.view import View
 from progtrain.errors import ConfigError, require
 from progtrain.run import Run
 from progtrain.setup import Setup
+
+
+class Score(Protocol):
+    """How hard each training sample is (group `curriculum/score`)."""
+
+    def scores(self, run: Run, setup: Setup) -> Tensor:
+        """One finite number a training sample (N,), the less the easier; raises `ConfigError`."""
+        ...
+
+
+class Pacing(Protocol):
+    """How fast a curriculum goes (group `curriculum/pacing`)."""
+
+    def share(self, start: float, progress: float) -> float:
+        """Share of the samples at `progress` in [0, 1): `start` at 0, never less than before."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from progtrain.clock import Clock, Duration, Moment, Unit
-from progtrain.contracts import View
 from progtrain.curriculum.sight import batch_size, cycle_start
+from progtrain.curriculum.view import View
 from progtrain.run import Run
 
 Cost = Callable[[View], float]  # FLOPs of one sample at a view's size

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from progtrain.clock import Duration, Moment
-from progtrain.contracts import View
 from progtrain.curriculum.sizes import check_runs, check_sizes, first_size, size_at
+from progtrain.curriculum.view import View
 from progtrain.errors import ConfigError
 from progtrain.run import Run
 from progtrain.setup import Setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from progtrain.contracts import View
+from progtrain.curriculum.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from progtrain.contracts import View
+from progtrain.curriculum.view import View
 from progtrain.data.sets import Batches, mixed
 from progtrain.run import Run
 

@@ -7,8 +7,8 @@ import weakref
 import torch
 
 from progtrain.clock import Moment
-from progtrain.contracts import View
 from progtrain.curriculum.seen import shaped
+from progtrain.curriculum.view import View
 from progtrain.flops import forward_flops, training_flops
 from progtrain.growth.grow import uncompiled
 from progtrain.growth.past import last_growth

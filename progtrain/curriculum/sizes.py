@@ -9,8 +9,8 @@ from collections.abc import Callable
 from math import floor
 
 from progtrain.clock import Duration
-from progtrain.contracts import View
 from progtrain.curriculum.seen import shaped
+from progtrain.curriculum.view import View
 from progtrain.errors import ConfigError, require
 from progtrain.flops import training_flops
 from progtrain.growth.grow import uncompiled

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from progtrain.contracts import View
+from progtrain.curriculum.view import View
 from progtrain.data.sets import mixed
 from progtrain.errors import require
 from progtrain.flops import forward_flops
