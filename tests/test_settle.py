@@ -59,7 +59,15 @@ def test_a_cut_ends_with_the_evaluation_that_finds_the_metric_recovered(
     only = ("growth.stages.wider.at=23steps", "growth.consolidation=0steps", "widen=random")
     first = ("growth.stages.deeper.operator=${widen}", "scheduler=constant")
     until = ("settle=until_recovered", "settle.rate=0.5", "settle.within=50%")
-    made = parts(*GROWN, *loss, *only, *first, *until, f"train.recovery={recovery}")
+    made = parts(
+        *GROWN[:4],
+        "train.evaluate_every=6steps",
+        *loss,
+        *only,
+        *first,
+        *until,
+        f"train.recovery={recovery}",
+    )
     ended = train(made, tmp_path, store=False)
     event = ended.run.events[0]
     assert event.metric_before is not None and event.metric_after is not None
