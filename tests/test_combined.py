@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_kit import Spy, parts, train
@@ -33,6 +35,23 @@ def test_no_growth_before_full_difficulty_however_long_the_plateau(tmp_path: Pat
     assert growths(tmp_path / "b", "growth.max_stages=1", "curriculum.length=9steps") == [11]
     assert growths(tmp_path / "c", "growth.max_stages=1", "growth.trigger.patience=3") == [8]
     assert growths(tmp_path / "d", "curriculum.length=100%") == []
+
+
+class Always:
+    """A trigger that looks at nothing."""
+
+    def due(self, run: Run) -> str | None:
+        return "always"
+
+
+def test_a_trigger_that_looks_at_no_observation_waits_for_full_difficulty_too(
+    tmp_path: Path,
+) -> None:
+    made = parts(*COMBINED, "growth.max_stages=1")
+    growth: Any = made.growth
+    made = replace(made, growth=replace(growth, trigger=Always()))
+    run = train(made, tmp_path, store=False).run
+    assert [event.moment.step for event in run.events] == [4]
 
 
 def test_a_cycle_begins_when_the_growth_is_integrated(tmp_path: Path) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from growth_kit import AtSteps, a_machine, a_model, grow_now, make, one_thread  # noqa: F401
+from growth_kit import AtSteps, a_machine, a_model, an_event, grow_now, make, one_thread  # noqa: F401
 from run_kit import parts, train
 
 from progtrain.clock import Moment
 from progtrain.errors import ConfigError, SettingError
 from progtrain.growth.condition import NAMES, Condition
+from progtrain.growth.edits import Edit
 from progtrain.growth.expression_parser import DEEPEST, LONGEST
 from progtrain.growth.operators.widen_random import WidenRandom
+from progtrain.growth.past import last_growth
 from progtrain.metrics import ALWAYS, LOGGED, canonical, smaller_is_better
-from progtrain.run import Observation, Run
+from progtrain.run import Observation, Phase, Run
 
 
 def a_run(*losses: float, **now: float) -> Run:
@@ -248,3 +251,12 @@ def test_the_average_is_asked_for_only_where_it_is_kept() -> None:
         condition.check(run)
     run.average = run.model
     condition.check(run)
+
+
+def test_a_growth_that_lives_counts_from_when_it_happened_and_another_from_its_end() -> None:
+    run = a_run(3.0, 1.0, 2.0, 2.0)
+    event = replace(an_event(Edit(())), moment=Moment(150, 2400), since=Moment(350, 5600))
+    for phase, since in ((Phase.CONSOLIDATE, 150), (Phase.INTEGRATED, 350)):
+        run.events[:] = [replace(event, phase=phase)]
+        assert last_growth(run).step == since
+        assert holds("flat(loss, 2)", run) is (since == 150)

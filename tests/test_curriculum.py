@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from progtrain.curriculum.seen import cut, easy, image_size, shaped
 from progtrain.curriculum.sequence_length import SequenceLength
 from progtrain.errors import ConfigError
 from progtrain.flops import forward_flops, training_flops
+from progtrain.report import words
 from progtrain.run import Run
 
 CNN = ("model=cnn", "model.width=4")
@@ -359,3 +361,20 @@ def test_no_step_is_taken_that_passes_the_flop_limit_at_the_size_it_has(tmp_path
             parts(*SMALL, f"stop.max_flops={spent[step - 1]}"), tmp_path / f"{step}", store=False
         )
         assert limited.run.clock.step == step
+
+
+def test_what_a_step_sees_is_told_on_the_bar_and_stored(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def note(call: str, run: Run) -> None:
+        if call == "stepped" and run.clock.step == 5:
+            told.extend(words.view(run))
+
+    train(parts(*SMALL), tmp_path, Spy(note), store=False)
+    assert told == ["3 px"]
+    run = train(parts(*DOUBLING), tmp_path / "batch", store=False).run
+    assert words.view(run) == ["batch 32"]
+    run.view = View(share=0.4, length=7)
+    assert words.view(run) == ["data 40%", "length 7"]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["view/side"] for row in rows][:2] == [3, None]

@@ -220,9 +220,8 @@ OF_WEIGHTS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "hold in a hold": (HELD, 6, aged("hold", "9steps")),
     "recovered in a cut of the rate": (CUT, MID_RAMP, aged("recovered", None)),
 }
-OF_TEACHERS: dict[
-    str, tuple[Any, bool]
-] = {  # what is kept of the newest teacher; those with True change the weights
+# what is kept of the newest teacher, and whether the weights tell
+OF_TEACHERS: dict[str, tuple[Any, bool]] = {
     "growth": (0, False),
     "stage": ("", False),
     "since": (ZERO, True),

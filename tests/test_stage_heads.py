@@ -260,6 +260,19 @@ def test_what_is_frozen_by_name_neither_moves_nor_decays(optimizer: str, tmp_pat
     assert not any("gradient" in note for note in spy.notes)
 
 
+def test_an_optimizer_that_is_frozen_whole_is_no_trouble_to_loss_scaling() -> None:
+    """Muon's matrices are in an optimizer of their own; fp16 scales losses."""
+    machine = a_machine(
+        a_model("mlp_none"), make("optimizer", "muon"), clip=1.0, freeze=["*.weight"]
+    )
+    machine.setup.engine.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    assert len(machine.run.optimizer.optimizers) == 2
+    then = copied(machine.run.model)
+    train(machine, 2)
+    for name, parameter in machine.run.model.named_parameters():
+        assert torch.equal(parameter, then[name]) == name.endswith("weight"), name
+
+
 def test_what_was_frozen_trains_from_the_declared_time_on(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 

@@ -88,12 +88,12 @@ class Engine:
 
     def unscale(self, optimizer: OptimizerSet) -> None:
         """Bring gradients to their true size (fp16), before clipping or stepping."""
-        for each in optimizer.optimizers:
+        for each in _stepping(optimizer):
             self.scaler.unscale_(each)
 
     def step(self, optimizer: OptimizerSet) -> None:
         """Step every optimizer; fp16 skips a step whose gradients are not finite."""
-        for each in optimizer.optimizers:
+        for each in _stepping(optimizer):
             self.scaler.step(each)
         self.scaler.update()
 
@@ -122,6 +122,15 @@ class Engine:
             self.settings.precision,
         ]
         return ", ".join(words + (["compiled"] if self.settings.compile else []))
+
+
+def _stepping(optimizer: OptimizerSet) -> list[torch.optim.Optimizer]:
+    """The optimizers that a gradient has reached; the scaler refuses one that is frozen whole."""
+    return [
+        each
+        for each in optimizer.optimizers
+        if any(p.grad is not None for group in each.param_groups for p in group["params"])
+    ]
 
 
 def _compiled_parts(model: nn.Module) -> list[nn.Module]:
