@@ -67,6 +67,18 @@ INSERTED = (
     "+growth.stages.inserted={_target_: progtrain.growth.schedule.At, at: 75%, operator: ${insert}}"
 )
 JOINING = (*CNN, "growth=schedule", INSERTED)
+EARLY = ("growth=schedule", "warmup=none", "growth.consolidation=1steps", "optimizer.lr=0.03")
+RAMPED = ("warmup=linear_ramp", "warmup.length=2steps")
+UNSTABLE = (*EARLY, "monitor.instability.window=3", "monitor.instability.every=1",
+            "monitor.instability.remedy=rollback")  # fmt: skip
+
+
+def leaps(one: str) -> tuple[str, ...]:
+    """The monitor of instability, blind but to `one`."""
+    limits = {"loss": "1e6", "variance": "1e6", "gradient": "1e6"} | {one: "1.0001"}
+    return tuple(f"monitor.instability.{name}={limit}" for name, limit in limits.items())
+
+
 STILL = ("model.norm=none", "optimizer.lr=1e-9")  # nothing improves
 TEXT = ("model=gpt", "data=text", "data.length=8", "data.bytes=2000")
 WINDOWS = ("model=gpt", "data=text", "data.length=32", "data.bytes=4000")
@@ -110,6 +122,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "optimizer_state": (*PLAIN, "widen=duplicate"),
     "head": (*GROWING, HEADED),
     "insert": JOINING,
+    "settle": (*EARLY, *LOSS, "train.recovery=1"),
     "transfer": PLAIN,
 }
 NEEDS = {
@@ -136,6 +149,7 @@ NEEDS |= {f"warmup={option}": warming(option, "3steps")[1:] for option in option
 SAME_BITS = {
     "hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)",
     "experiment": "recipes: several options in one word (test_experiments)",
+    "monitor": "a warning changes nothing (test_monitors)",
 }
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
@@ -194,6 +208,14 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "model/gpt": TEXT[1:],
     "model/torchvision": ("model.name=mobilenet_v3_small",),
     "data/text": TEXT,
+    **{f"settle/{option}": OPTIONS["settle"] for option in options("settle")},
+    "monitor/instability": UNSTABLE,
+    "monitor/contribution": (*EARLY, "monitor.contribution.remedy=rollback", *LOSS),
+    "monitor/shock": (*EARLY, *LOSS, "train.recovery=1", "train.evaluate_every=1steps",
+                      "monitor.shock.remedy=rollback", "monitor.shock.within=2steps"),
+    "monitor/slow": (*EARLY, "growth.stages.deeper.at=9steps", "growth.stages.wider.at=11steps",
+                     "optimizer.lr=1e-9", "model.norm=none", "train.evaluate_every=1steps",
+                     "monitor.slow.patience=2", "monitor.slow.remedy=grow"),
     "config": ("growth=none",),
 }  # fmt: skip
 
@@ -207,6 +229,12 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "train.metric": ("val/loss", "train.mode=min", *ON_PLATEAU),
         "train.mode": ("min", "train.metric=val/loss", *ON_PLATEAU),
         "train.clip": "0.1",
+        "train.recovery": (
+            "0.1",
+            *OPTIONS["settle"][:-1],
+            "settle=until_recovered",
+            "train.recovery=1",
+        ),
         "train.heads": ("all", *GROWING, "head=second", HEADED),
         "train.freeze": "[head.*]",
         "train.thaw": ("50%", "train.freeze=[head.*]"),
@@ -288,6 +316,13 @@ SETTINGS: dict[str, dict[str, Another]] = {
     },
     "growth/choice/trial": {"steps": "9", "include_none": "true"},
     "growth/schedule": {
+        "keep_if": ("'gain > 9'", "growth.consolidation=1steps"),
+        "embargo": (
+            "1%",
+            "growth.keep_if='gain > 9'",
+            "growth.consolidation=1steps",
+            "growth.embargo=90%",
+        ),
         "start.width": "0.25",
         "start.depth": "2",
         "consolidation": ("4steps", "growth.stages.wider.at=1e3flops"),
@@ -295,6 +330,13 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "stages.wider.at": "9steps",
     },
     "growth/plateau": {
+        "keep_if": ("'gain > 9'", "growth.consolidation=1steps"),
+        "embargo": (
+            "1%",
+            "growth.keep_if='gain > 9'",
+            "growth.consolidation=1steps",
+            "growth.embargo=90%",
+        ),
         "start.width": "0.25",
         "start.depth": "2",
         "consolidation": "6steps",
@@ -304,6 +346,13 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "trigger.threshold": ("10", "growth.trigger.patience=2", "growth.trigger.min_delta=0"),
     },
     "growth/budget": {
+        "keep_if": ("'gain > 9'", "growth.consolidation=1steps"),
+        "embargo": (
+            "1%",
+            "growth.keep_if='gain > 9'",
+            "growth.consolidation=1steps",
+            "growth.embargo=90%",
+        ),
         "start.width": "0.25",
         "start.depth": "2",
         "consolidation": "3steps",
@@ -396,6 +445,24 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "warmup/exponential_ramp": RAMP,
     "warmup/lr": {**RAMP, "zero_output": "false"},
     "warmup/frozen_host": {"isolation": "2steps", "zero_output": "false"},
+    "settle/lower_rate": {"rate": "0.6", "length": "2steps"},
+    "settle/until_recovered": {"rate": "0.6", "within": ("50%", "settle.within=1steps")},
+    "monitor/instability": {
+        "window": ("4", *leaps("variance")),
+        "every": ("3", *leaps("gradient")),
+        **{name: ("1e6", *leaps(name)) for name in ("loss", "variance", "gradient")},
+        "hold": ("3steps", *leaps("gradient"), "monitor.instability.remedy=adapt", *RAMPED),
+        "remedy": ("warn", *leaps("gradient")),
+    },
+    "monitor/contribution": {
+        "remedy": ("warn", "monitor.contribution.threshold=1e6"),
+    },
+    "monitor/shock": {
+        "within": "1steps",
+        "hold": ("3steps", "monitor.shock.remedy=adapt", "monitor.shock.within=1steps", *RAMPED),
+        "remedy": "warn",
+    },
+    "monitor/slow": {"patience": "3", "left": "0.9", "remedy": "warn"},
     "at_growth/rewarm": {"length": "20%", "from_factor": ("0.5", "at_growth.length=20%")},
     "scheduler/step": {"size": "20%", "gamma": "0.5"},
     "scheduler/cyclic": {
@@ -452,6 +519,11 @@ SETTINGS: dict[str, dict[str, Another]] = {
 
 # What must not change the weights, and why.
 SILENT = {
+    "monitor/contribution": {
+        "threshold": "which growths are found (test_monitors)",
+        "every": "a measurement changes no weight (test_monitors)",
+        "parts": "a measurement changes no weight (test_monitors)",
+    },
     "config": {
         "train.answers": "says which head's figures are val/… (test_heads)",
         "train.ema": "an average beside the weights (test_average)",
@@ -535,7 +607,8 @@ def test_every_setting_gives_another_run(file: str, setting: str) -> None:
     value, *beside = (another,) if isinstance(another, str) else another
     chosen = (f"{group}={option}",) if group else ()
     base = (*WITHIN.get(file, ()), *chosen, *beside)
-    name = f"{group.replace('/', '.')}.{setting}" if group else setting
+    place = f"{group}.{option}" if group == "monitor" else group.replace("/", ".")
+    name = f"{place}.{setting}" if group else setting
     assert weights(*base) != weights(*base, f"{name}={value}")
 
 

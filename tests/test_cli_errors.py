@@ -68,6 +68,19 @@ NAMES = {
         f"Unknown model 'mpl'. Did you mean 'mlp'? Available: {MODELS}.",
     ),
     "2 group": ("modle=mlp", "Unknown setting 'modle'. Did you mean 'model'?"),
+    "1 several monitors": ("monitor=[instability,slow] monitor.slow.remedy=grow", ""),
+    "1 a monitor that is not there": (
+        "monitor=[instability,slwo]",
+        "Unknown monitor 'slwo'. Did you mean 'slow'? Available: contribution, instability, none,"
+        " shock, slow.",
+    ),
+    "1 a monitor twice": ("monitor=[slow,slow]", "monitor=[slow,slow] names one option twice."),
+    "1 no monitor": ("monitor=[]", "monitor=[] chooses nothing: write monitor=none."),
+    "1 a setting of a monitor": (
+        "monitor=slow monitor.slow.remedy=rollback",
+        "monitor.slow.remedy must be warn, adapt, grow, stop, got 'rollback'. No growth is to blame"
+        " for a plateau, so none is undone.",
+    ),
     "3 key": ("model.widht=3", "Unknown setting 'model.widht'. Did you mean 'model.width'?"),
     "3 key without its group": ("lr=0.1", "Unknown setting 'lr'. Did you mean 'optimizer.lr'?"),
     "3 key of a near group": (

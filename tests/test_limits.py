@@ -275,6 +275,17 @@ REASONS: dict[StopReason, tuple[str, ...]] = {
     StopReason.STAGES_DONE: ("growth=schedule",),
     StopReason.MAX_STAGES: (*PLATEAU, "growth.max_stages=1"),
     StopReason.BUDGET: (*BUDGET, "growth.max_params=400"),
+    StopReason.MONITOR: (
+        "growth=schedule",
+        "warmup=linear_ramp",
+        "warmup.length=1steps",
+        "monitor=instability",
+        "monitor.instability.window=3",
+        "monitor.instability.every=1",
+        "monitor.instability.gradient=1.0001",
+        "monitor.instability.loss=1.0001",
+        "monitor.instability.remedy=stop",
+    ),
     StopReason.NOTHING_TO_GROW: ("growth=none",),
 }
 

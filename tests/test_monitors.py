@@ -21,6 +21,7 @@ from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.remedies import gentler, smaller, sooner
 from progtrain.growth.triggers import Plateau
+from progtrain.monitors.contribution import Contribution, Measured
 from progtrain.monitors.instability import scatter
 from progtrain.optimizers.adamw import AdamW
 from progtrain.recent import Recent
@@ -238,6 +239,14 @@ def test_growing_now_is_a_remedy_for_it(tmp_path: Path) -> None:
     ended = train(made, tmp_path, store=False)
     assert [event.moment.step for event in ended.run.events[:1]] == [6]
     assert ended.spy.causes[0].startswith("a monitor asked for it: growing is slow")
+
+
+def test_a_contribution_up_to_the_threshold_is_too_little(tmp_path: Path) -> None:
+    run = train(replace(exploding(), monitors={}), tmp_path, store=False).run
+    seen = Measured(replace(run.events[0], metric_before=0.5), metric=0.49, worth=0.01)
+    assert not Contribution(threshold=0.0099)._findings(run, replace(seen, metric=0.5))
+    assert "brought nothing" in Contribution(threshold=0.01)._findings(run, seen)[0].told
+    assert "fell from 0.5" in Contribution(threshold=0.009)._findings(run, seen)[0].told
 
 
 def test_its_patience_must_be_longer_than_the_triggers(tmp_path: Path) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_fakes import CAUSE, HEADING, PLAN, a_run, seen, tell
+from report_fakes import CAUSE, HEADING, PLAN, a_run, an_event, seen, tell
 
 from progtrain.clock import Moment
+from progtrain.report import words
 from progtrain.report.files import Files, truncate
 from progtrain.report.lines import Lines
 from progtrain.report.many import Many
-from progtrain.run import Observation, StopReason
+from progtrain.run import Observation, Phase, StopReason
 
 
 def rows(path: Path) -> list[dict[str, object]]:
@@ -49,6 +51,27 @@ def test_files_keep_a_row_of_everything_in_strict_json(tmp_path: Path) -> None:
     files.close()
 
 
+def test_rows_tell_how_a_growth_went_on(tmp_path: Path) -> None:
+    run = a_run()
+    later = Moment(430, 4300, 2.7e9, 21.0)
+    event = an_event(run, rate=0.5, recovered=later, contribution=0.02)
+    undone = replace(event, phase=Phase.ROLLED_BACK, since=later, undone="it harms", lost=3e6)
+    with Files(tmp_path, {}, []) as files:
+        files.grew(run, event)
+        files.found(run, "finding", "shock: it has not recovered", event)
+        files.found(run, "finding", "slow: growing is slow", None)
+        files.advanced(run, undone)
+    grown, found, slow, back = rows(tmp_path / "events.jsonl")
+    assert grown["learning_rate_factor"] == 0.5
+    assert (found["kind"], found["text"]) == ("finding", "shock: it has not recovered")
+    assert (found["stage"], found["recovery_steps"], found["contribution"]) == ("wider", 30, 0.02)
+    assert "stage" not in slow
+    assert (back["undone"], back["lost_flops"], back["phase"]) == ("it harms", 3e6, "rolled back")
+    assert words.outcome(event) == "1 wider recovered after 30 steps, worth +0.02"
+    assert words.outcome(undone) == "1 wider undone, 3 MFLOP lost"
+    assert "learning rate ×0.5 of its base" in words.growth(run, event).sentence()
+
+
 def test_result_sums_the_run_up_and_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     files = Files(tmp_path, {"growth": "plateau"}, ["seed=7"])
     run = tell(files)
@@ -57,7 +80,10 @@ def test_result_sums_the_run_up_and_goes_when_the_run_goes_on(tmp_path: Path) ->
         "test": None, "best_metric": 0.95, "params_start": 1042, "params": 1578, "flops": 5.12e9,
         "seconds": 40.0, "steps": 800, "epochs": 4.0, "growths": 1, "stop": "DURATION",
         "grown_out": "MAX_STAGES", "seed": 7, "choices": {"growth": "plateau"},
-        "overrides": ["seed=7"],
+        "overrides": ["seed=7"], "undone": 0, "lost_flops": 0.0,
+        "growth_lives": [{"index": 0, "stage": "wider", "phase": "consolidate", "alpha": 0.43,
+                          "recovery_steps": None, "contribution": None, "undone": None,
+                          "lost_flops": 0.0}],
     }  # fmt: skip
     files.started(run, PLAN)
     assert not (tmp_path / "result.json").exists()

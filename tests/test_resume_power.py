@@ -57,6 +57,20 @@ LATE = (  # one growth, at step 12, whose ramp goes beyond the end of the run
     "train.evaluate_every=6steps",
     "train.duration=16steps",
 )
+KEPT = (*RAMP, "growth.keep_if='gain > 2'", "growth.embargo=100%", "train.ema=0.9")
+LEAPS = [f"monitor.instability.{name}=1.0001" for name in ("loss", "variance", "gradient")]
+HELD = (  # the first growth, at step 4, is found unstable at step 5 and waits for 3 steps
+    *RAMP,
+    "monitor=instability",
+    "monitor.instability.window=3",
+    "monitor.instability.every=1",
+    "monitor.instability.remedy=adapt",
+    "monitor.instability.hold=3steps",
+    "growth.stages.wider.at=20steps",
+    "train.duration=40steps",
+    *LEAPS,
+)
+CUT = (*RAMP, "settle=until_recovered", "settle.rate=0.1", "settle.within=50%")
 MID_RAMP, SETTLING, AFTER = 15, 19, 22
 
 
@@ -118,6 +132,12 @@ def without(file: str, part: str) -> Mutant:
     return mutant
 
 
+def forgotten(state: State, tensors: Tensors) -> None:
+    """No losses of the last steps."""
+    assert bool(tensors["recent"]["values"].isfinite().any())
+    tensors["recent"]["values"].fill_(-float("inf"))
+
+
 def unseeded(source: str) -> Mutant:
     """A source of random numbers as it is in another process."""
     python = random.Random(999).getstate()[1]
@@ -151,6 +171,7 @@ OF_STATE: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "clock": (RAMP, MID_RAMP, setting("clock", ZERO)),
     "events": (RAMP, MID_RAMP, setting("events", [])),
     "history": (RAMP, MID_RAMP, setting("history", [])),
+    "ways_back": (KEPT, 7, setting("ways_back", {})),
     "teachers": (TAUGHT, MID_RAMP, setting("teachers", [])),
     "grown_out": (RAMP, AFTER, setting("grown_out", None)),
     "files": (RAMP, MID_RAMP, setting("files", {})),
@@ -162,6 +183,10 @@ OF_STATE: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
 OTHERS = {"memory", "scaler", "stopped"}
 
 OF_TENSORS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
+    "weights of before": (KEPT, 7, without("before_0_model", "weight")),
+    "moments of before": (KEPT, 7, without("before_0_optimizer", "/exp_avg")),
+    "average of before": (KEPT, 7, without("before_0_average", "weight")),
+    "recent losses": (HELD, 4, forgotten),
     **{
         f"optimizer {key}": (RAMP, MID_RAMP, without("optimizer", f"/{key}"))
         for key in ("exp_avg", "exp_avg_sq", "step", "ones1", "ones2")
@@ -190,6 +215,10 @@ OF_WEIGHTS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "inserted in a ramp": (JOINED, MID_RAMP, aged("inserted", [])),
     "heads in isolation": (HEADED, MID_RAMP, aged("heads", [])),
     "edit": (RAMP, MID_RAMP, aged("edit", [])),
+    "stretch in a ramp": (RAMP, MID_RAMP, aged("stretch", 3.0)),
+    "ramped in a ramp": (RAMP, MID_RAMP, aged("ramped", 0.5)),
+    "hold in a hold": (HELD, 6, aged("hold", "9steps")),
+    "recovered in a cut of the rate": (CUT, MID_RAMP, aged("recovered", None)),
 }
 # what is kept of the newest teacher, and whether the weights tell
 OF_TEACHERS: dict[str, tuple[Any, bool]] = {
@@ -217,6 +246,12 @@ TOLD = {
     "loss_before": 9.0,
     "loss_after": 9.0,
     "cost": 1.0,
+    "shares": True,
+    "consolidation": "1steps",
+    "rate": 0.5,
+    "undone": "it was not",
+    "lost": 1.0,
+    "contribution": 0.5,
 }
 
 
