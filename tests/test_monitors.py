@@ -19,8 +19,6 @@ from progtrain.growth.counterfactual import contribution, measured
 from progtrain.growth.counterfactual import parts as pieces
 from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
-from progtrain.growth.remedies import gentler, smaller, sooner
-from progtrain.growth.triggers import Plateau
 from progtrain.monitors.contribution import Contribution, Measured
 from progtrain.monitors.instability import scatter
 from progtrain.optimizers.adamw import AdamW
@@ -244,9 +242,9 @@ def test_growing_now_is_a_remedy_for_it(tmp_path: Path) -> None:
 def test_a_contribution_up_to_the_threshold_is_too_little(tmp_path: Path) -> None:
     run = train(replace(exploding(), monitors={}), tmp_path, store=False).run
     seen = Measured(replace(run.events[0], metric_before=0.5), metric=0.49, worth=0.01)
-    assert not Contribution(threshold=0.0099)._findings(run, replace(seen, metric=0.5))
-    assert "brought nothing" in Contribution(threshold=0.01)._findings(run, seen)[0].told
-    assert "fell from 0.5" in Contribution(threshold=0.009)._findings(run, seen)[0].told
+    assert not Contribution(threshold=0.0099).findings(run, replace(seen, metric=0.5))
+    assert "brought nothing" in Contribution(threshold=0.01).findings(run, seen)[0].told
+    assert "fell from 0.5" in Contribution(threshold=0.009).findings(run, seen)[0].told
 
 
 def test_its_patience_must_be_longer_than_the_triggers(tmp_path: Path) -> None:
@@ -272,30 +270,6 @@ def test_a_remedy_that_a_monitor_cannot_have_is_refused(
     with pytest.raises(ConfigError, match=rf"monitor\.{monitor}\.remedy must be") as error:
         parts(f"monitor={monitor}", f"monitor.{monitor}.remedy={remedy}")
     assert why in str(error.value)
-
-
-# Growths to come.
-
-
-def test_gentler_growths_are_smaller_and_wait_longer() -> None:
-    run = a_machine(a_model("mlp_none"), AdamW()).run
-    assert gentler(run) == "growths to come: plateau patience ×2, warmup ×2, increment ×0.5"
-    assert sooner(run) == "growths to come: plateau patience ×1, threshold ×2"
-    assert smaller(WidenRandom(factor=2.0), 0.5) == WidenRandom(factor=1.5)
-    assert smaller(WidenRandom(size=20), 0.5) == WidenRandom(size=20)
-    assert smaller(DeepenRandom(add=4), 0.5) == DeepenRandom(add=2)
-    assert smaller(DeepenRandom(add=1), 0.25) == DeepenRandom(add=1)
-
-
-def test_a_trigger_asks_for_the_patience_that_remedies_leave_it(tmp_path: Path) -> None:
-    ended = train(parts("growth=none", "optimizer.lr=1e-9", "model.norm=none"), tmp_path)
-    trigger = Plateau(patience=3, min_delta=10)
-    assert trigger.due(ended.run)
-    sooner(ended.run)
-    assert "for 2 observations" in (trigger.due(ended.run) or "")
-    gentler(ended.run)
-    gentler(ended.run)
-    assert trigger.due(ended.run) is None, "six observations have not been seen"
 
 
 def test_a_stopping_monitor_stops_the_run_with_a_reason(tmp_path: Path) -> None:

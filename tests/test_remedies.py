@@ -23,6 +23,8 @@ from run_kit import (
 from progtrain.build import Parts
 from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
+from progtrain.growth.remedies import gentler, smaller, sooner
+from progtrain.growth.triggers import Plateau
 from progtrain.growth.widen_space import WidenSpace
 from progtrain.machine import Machine
 from progtrain.optimizers.adamw import AdamW
@@ -218,6 +220,30 @@ def test_a_ramp_that_is_held_keeps_its_alpha(tmp_path: Path) -> None:
     made = replace(made, monitors={"finds": Finds({12: 0}, "adapt")})
     alphas = [row["alpha"] for row in train(made, tmp_path, store=False).spy.rows]
     assert alphas[8:16] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.45])
+
+
+# Growths to come.
+
+
+def test_gentler_growths_are_smaller_and_wait_longer() -> None:
+    run = a_machine(a_model("mlp_none"), AdamW()).run
+    assert gentler(run) == "growths to come: plateau patience ×2, warmup ×2, increment ×0.5"
+    assert sooner(run) == "growths to come: plateau patience ×1, threshold ×2"
+    assert smaller(WidenRandom(factor=2.0), 0.5) == WidenRandom(factor=1.5)
+    assert smaller(WidenRandom(size=20), 0.5) == WidenRandom(size=20)
+    assert smaller(DeepenRandom(add=4), 0.5) == DeepenRandom(add=2)
+    assert smaller(DeepenRandom(add=1), 0.25) == DeepenRandom(add=1)
+
+
+def test_a_trigger_asks_for_the_patience_that_remedies_leave_it(tmp_path: Path) -> None:
+    ended = train(parts("growth=none", "optimizer.lr=1e-9", "model.norm=none"), tmp_path)
+    trigger = Plateau(patience=3, min_delta=10)
+    assert trigger.due(ended.run)
+    sooner(ended.run)
+    assert "for 2 observations" in (trigger.due(ended.run) or "")
+    gentler(ended.run)
+    gentler(ended.run)
+    assert trigger.due(ended.run) is None, "six observations have not been seen"
 
 
 # Resuming.

@@ -71,7 +71,7 @@ class Contribution(Watcher):
             return Watched()
         due = [event for event in run.grown if self._due(run, event, last)]
         seen = [self._measure(run, setup, event) for event in due]
-        findings = [finding for each in seen for finding in self._findings(run, each)]
+        findings = [finding for each in seen for finding in self.findings(run, each)]
         return Watched(
             tuple(findings),
             {each.event.index: each.worth for each in seen if each.worth is not None},
@@ -103,7 +103,8 @@ class Contribution(Watcher):
         of_parts = {name: contribution(run, setup, part, whole) for name, part in each.items()}
         return Measured(event, whole, worth, of_parts, 2 + len(each))
 
-    def _findings(self, run: Run, seen: Measured) -> list[Finding]:
+    def findings(self, run: Run, seen: Measured) -> list[Finding]:
+        """What is wrong with a growth that has been measured."""
         event, metric = seen.event, run.metric
         wrong = [*self._useless(metric, seen), *self._fallen(run, seen)]
         if wrong:
