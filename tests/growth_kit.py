@@ -327,7 +327,7 @@ def a_machine(
 def train(machine: Machine, steps: int) -> None:
     """Optimizer steps as the machine takes them, growing nothing."""
     for _ in range(steps):
-        machine._step()
+        machine.stepper.step()
 
 
 def grow_now(machine: Machine, operator: Operator) -> Event:

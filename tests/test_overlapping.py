@@ -146,7 +146,7 @@ def test_the_gates_on_the_network_are_those_alphas() -> None:
     steps_of(machine, 1)
     assert [event.alpha for event in machine.run.events] == [0.75, 0.25]
     x, model = machine.run.probe.x, machine.run.model.eval()
-    alphas = machine._controls._alphas
+    alphas = machine.stepper.controls._alphas
     outputs: list[torch.Tensor] = []
     for first, second in ((0.75, 0.25), (0.75, 0.0), (0.0, 0.25)):
         alphas[0].fill_(first)

@@ -123,7 +123,7 @@ def a_trial(stage: Stage, losses: dict[str, float] | None = None) -> tuple[Run, 
     """A run of two steps, and the stage that a trial finds; scores may be given by candidate."""
     machine = a_machine(a_model("mlp_none"), make("optimizer", "adamw"), growth=AtSteps())
     machine.take(2)
-    machine._controls.lift()
+    machine.stepper.controls.lift()
     machine.run.evaluated = 24
     notes: list[str] = []
     reporter: Any = mock.Mock(noted=lambda run, text: notes.append(text))
@@ -214,7 +214,7 @@ def test_a_copy_of_a_run_shares_nothing_that_training_changes() -> None:
     assert all(torch.equal(before[n], t) for n, t in run.model.state_dict().items())
     assert all(torch.equal(m, run.optimizer.state_of(n)["exp_avg"]) for n, m in moments.items())
     assert any(not torch.equal(before[n], t) for n, t in copy.model.state_dict().items())
-    machine._controls.lift()
+    machine.stepper.controls.lift()
     trained(run, machine.setup, 3)
     trained(twin, machine.setup, 3)
     for other in (copy, twin):
@@ -234,10 +234,10 @@ def test_what_lives_while_others_are_tried_does_not_notice() -> None:
     machine = a_machine(a_model("mlp_none"), recipe, warmup, AtSteps())
     grow_now(machine, WidenRandom())
     machine.take(1)
-    look(machine.run, machine.setup, machine._loss)
+    look(machine.run, machine.setup, machine.stepper.loss)
     machine.run.memory["known"] = [1]
     run, before = machine.run, copied(machine.run)
-    machine._controls.lift()
+    machine.stepper.controls.lift()
 
     def meddling(run: Run, setup: Setup, steps: int) -> None:
         trained(run, setup, steps)

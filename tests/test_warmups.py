@@ -66,7 +66,7 @@ def hooks(model: nn.Module) -> int:
 
 def alphas_of(machine: Machine) -> dict[int, float]:
     """What the gates on the network hold, by event."""
-    return {index: float(alpha) for index, alpha in machine._controls._alphas.items()}
+    return {index: float(alpha) for index, alpha in machine.stepper.controls._alphas.items()}
 
 
 # Ramps

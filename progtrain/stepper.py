@@ -1,0 +1,133 @@
+"""Takes optimizer steps and looks after the growths that are alive.
+
+    step    alphas and rates of living growths, learning rate, one optimizer step, clock
+            teachers whose time is over go
+            living growths enter their next phase; one that did not pay is undone
+            monitors look; what their remedies say is done
+
+`Controls` are made from `Run` anew whenever the network or a growth's phase has changed.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from progtrain.boundary import fate, last_distillation, last_loss, roll_back
+from progtrain.clock import Duration
+from progtrain.contracts import Strength
+from progtrain.curriculum.sight import Sight
+from progtrain.growth.controls import Controls
+from progtrain.growth.freezing import frozen_now
+from progtrain.growth.guard import guarded
+from progtrain.growth.life import advance, strengths
+from progtrain.monitors.finding import Occasion
+from progtrain.recent import Recent
+from progtrain.run import Event, Phase, Run
+from progtrain.setup import Setup
+from progtrain.steps import train_step
+from progtrain.transfer.teachers import release
+from progtrain.watch import Found, close_ways_back, remedied, watch
+
+
+class Stepper:
+    """A run's steps. `last` is the moment before the last one, `loss` its loss on the device."""
+
+    def __init__(self, run: Run, setup: Setup) -> None:
+        self.run, self.setup = run, setup
+        self.last = run.clock.now
+        self.loss = torch.tensor(last_loss(run))
+        run.distilled = last_distillation(run)
+        self.controls = self._made()
+        self._sight = Sight()
+        self._remember()
+
+    def _remember(self) -> None:
+        """Room for the losses and gradient norms that the monitors look at."""
+        run, steps = self.run, self.setup.lookback
+        known = run.recent or Recent.of(max(steps, 1), self.setup.engine.device)
+        run.recent = known.resized(steps, run.clock.step) if steps else None
+
+    def take(self, steps: int) -> None:
+        """So many optimizer steps, or fewer where interrupted; nothing is decided or observed."""
+        for _ in range(steps):
+            if self.setup.interrupted():
+                return
+            self.look_ahead()
+            self.step()
+
+    def look_ahead(self) -> None:
+        """Set the coming step's view; its cost is counted on the network without controls."""
+        if self._sight.look(self.run):
+            self.controls.lift()
+            self._sight.measure(self.run)
+            self.controls = self._made()
+
+    def step(self) -> None:
+        """One optimizer step, and what follows from it for the growths that are alive."""
+        run, setup = self.run, self.setup
+        begun = time.perf_counter()
+        flops = run.step_flops
+        strong = strengths(run, setup, run.clock.after_step(run.batch_size, flops))
+        with guarded(run, setup):
+            self.loss = train_step(run, setup, self.controls, strong)
+        self.last = run.clock.now
+        run.clock.tick(run.batch_size, flops, time.perf_counter() - begun)
+        release(run, setup)
+        self._advance(strong)
+        # what a monitor sees must not hang on how often a run is stored
+        self.watch(Occasion.BOUNDARY if self.crossed(setup.train.evaluate_every) else Occasion.STEP)
+        setup.reporter.stepped(run, self.loss)
+
+    def _advance(self, strong: dict[int, Strength]) -> None:
+        """Note each living growth's alpha, and let those whose phase is over enter the next."""
+        moved = advance(self.run, self.setup, strong)
+        thaw = self.setup.train.thaw
+        if moved or (thaw is not None and self.crossed(thaw)):
+            self.renew()
+        for event in moved:
+            self.setup.reporter.advanced(self.run, event)
+            self.judge(event)
+
+    def judge(self, event: Event) -> None:
+        """Undo a growth whose life is over and has not paid."""
+        over = event.phase is Phase.INTEGRATED and event in self.run.events
+        if over and (why := fate(self.run, self.setup, event)):
+            self._undo(event, why)
+
+    def watch(self, occasion: Occasion) -> None:
+        """Let the monitors look, and do what their remedies say."""
+        for found in watch(self.run, self.setup, occasion, self.last):
+            self._remedy(found)
+        close_ways_back(self.run, self.setup)
+
+    def _remedy(self, found: Found) -> None:
+        run, index = self.run, found.finding.event
+        if found.monitor.remedy == "rollback" and index in run.ways_back:
+            self._undo(run.events[index], f"{found.name}: {found.finding.told}")
+        elif note := remedied(run, self.setup, found):
+            self.renew()
+            self.setup.reporter.noted(run, note)
+
+    def _undo(self, event: Event, why: str) -> None:
+        self.controls.lift()
+        roll_back(self.run, self.setup, event, why)
+        self.renew()
+
+    def renew(self) -> None:
+        """Controls for the network and the growths of now."""
+        self.controls.lift()
+        self.controls = self._made()
+
+    def _made(self) -> Controls:
+        run, setup = self.run, self.setup
+        return Controls(run.model, run.events, setup.warmup, frozen_now(run, setup.train))
+
+    def crossed(self, every: str) -> bool:
+        return self.run.clock.crossed(self.last, Duration.parse(every, "every"))
+
+
+def trained(run: Run, setup: Setup, steps: int) -> None:
+    """Optimizer steps of a trial."""
+    Stepper(run, setup).take(steps)
