@@ -97,7 +97,7 @@ def begin(name: str, plan: Plan, seed: int) -> Arm | Ours:
 
 
 def step(learner: Arm | Ours, x: Tensor, y: Tensor, rate: float) -> None:
-    learner.optimizer.set_multiplier(rate)
+    learner.optimizer.set_multiplier(rate, {})
     learner.optimizer.zero_grad()
     F.cross_entropy(learner.model(x), y).backward()
     learner.optimizer.step()

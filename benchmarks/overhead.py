@@ -64,22 +64,23 @@ def assemble(parts: Parts) -> tuple[Run, Setup]:
     train = replace(parts.train, evaluate_every="1000000steps")
     checkpoint = replace(parts.checkpoint, every="1000000steps")
     setup = Setup(
-        parts.model_factory,
-        parts.growth,
-        parts.warmup,
-        parts.scheduler,
-        parts.at_growth,
-        parts.optimizer,
-        parts.optimizer_state,
-        batches,
-        engine,
-        train,
-        parts.stop,
-        checkpoint,
-        Many([]),
-        lambda run: None,
-        lambda: False,
-        parts.data.num_classes,
+        model_factory=parts.model_factory,
+        growth=parts.growth,
+        warmup=parts.warmup,
+        settle=parts.settle,
+        scheduler=parts.scheduler,
+        at_growth=parts.at_growth,
+        optimizer=parts.optimizer,
+        optimizer_state=parts.optimizer_state,
+        batches=batches,
+        engine=engine,
+        train=train,
+        stop=parts.stop,
+        checkpoint=checkpoint,
+        reporter=Many([]),
+        save=lambda run: None,
+        interrupted=lambda: False,
+        num_classes=parts.data.num_classes,
     )
     return run, setup
 
@@ -168,6 +169,7 @@ def step_ratio(model: str, rounds: int, steps: int, seconds: Callable[[], float]
 class _Never:
     start: Mapping[str, int | float] = {}
     consolidate = Duration.parse("0steps", "consolidate")
+    keep_if = None
 
     def upcoming(self, run: Run) -> None:
         return None

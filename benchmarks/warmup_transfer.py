@@ -54,7 +54,11 @@ GROWTH = (
 BASELINES = {
     "full network from scratch": ("growth=none",),
     "half the width from scratch": ("growth=none", "+growth.start.width=0.5"),
-    "half of both from scratch": ("growth=none", "+growth.start.width=0.5", "+growth.start.depth=0.5"),
+    "half of both from scratch": (
+        "growth=none",
+        "+growth.start.width=0.5",
+        "+growth.start.depth=0.5",
+    ),
 }
 REFERENCE = "full network from scratch"
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}

@@ -487,7 +487,11 @@ def test_help_and_config_need_no_torch(tmp_path: Path) -> None:
 def test_help_names_the_groups_and_three_commands(tmp_path: Path) -> None:
     ran = real("--help", cwd=tmp_path)
     assert ran.returncode == 0 and ran.stderr == ""
-    for text in ("growth: budget, none, plateau, schedule", "progtrain -m ", "train.duration="):
+    for text in (
+        "growth: budget, combined, none, overlapping, ",
+        "progtrain -m ",
+        "train.duration=",
+    ):
         assert text in ran.stdout
 
 

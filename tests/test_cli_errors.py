@@ -361,10 +361,15 @@ def test_every_option_of_every_group_is_right() -> None:
     groups = {group: _shared().options(group) for group in _shared().groups}
     ours = {group: names for group, names in groups.items() if not group.startswith("hydra")}
     assert len(ours) >= 11
+    within = {
+        "growth/choice": "growth=budget ",
+        "curriculum/score": "curriculum=difficulty ",
+        "curriculum/pacing": "curriculum=difficulty ",
+    }
+    needs = {"gpt": "data=text ", "text": "model=gpt ", "column": "curriculum.score.name=hardness "}
     for group, names in ours.items():
-        first = "growth=budget " if group == "growth/choice" else ""
         for name in names:
-            beside = {"gpt": "data=text ", "text": "model=gpt "}.get(name, first)
+            beside = within.get(group, "") + needs.get(name, "")
             assert told(f"{beside}{group}={name}") == "", f"{group}={name}"
 
 

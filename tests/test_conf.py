@@ -12,11 +12,10 @@ from omegaconf import OmegaConf
 from progtrain.build import build
 
 CONF = Path(__file__).parent.parent / "conf"
-NEEDS = {  # tokens, not images; one of two settings; a curriculum of the data
+NEEDS = {  # tokens, not images; one of two settings
     "model/gpt.yaml": "data=text",
     "data/text.yaml": "model=gpt",
     "curriculum/score/column.yaml": "curriculum.score.name=closeness",
-    "growth/combined.yaml": "curriculum=difficulty",
 }
 WITHIN = {  # an option in which a group is
     "growth/choice": "growth=budget",

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from run_kit import Finished, at_step, config, parts, train
 
-from progtrain import machine
+from progtrain import stepper
 from progtrain.errors import ConfigError, ProgtrainError
 from progtrain.growth.choice import expected_gain
 from progtrain.growth.grow import Host, grow
@@ -40,7 +40,7 @@ def steps_of(seconds: float) -> Generator[None]:
     clock = SimpleNamespace(perf_counter=lambda: next(readings) * seconds)
     still = SimpleNamespace(perf_counter=lambda: 0.0)
     with (
-        mock.patch.object(machine, "time", clock),
+        mock.patch.object(stepper, "time", clock),
         mock.patch("progtrain.growth.transaction.time", still),
     ):
         yield

@@ -27,9 +27,9 @@ from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.trial import NOT_GROWING, Trial, copied, tried
 from progtrain.growth.triggers import When
-from progtrain.machine import trained
 from progtrain.run import Run, Stage, StopReason
 from progtrain.setup import Setup
+from progtrain.stepper import trained
 from progtrain.warmups.linear_ramp import LinearRamp
 
 DROPOUT = ("model=cnn", "model.width=4", "model.dropout=0.3")  # that random numbers matter
@@ -122,7 +122,7 @@ def a_stage(include_none: bool = False, **operators: Any) -> Stage:
 def a_trial(stage: Stage, losses: dict[str, float] | None = None) -> tuple[Run, Stage | None, Any]:
     """A run of two steps, and the stage that a trial finds; scores may be given by candidate."""
     machine = a_machine(a_model("mlp_none"), make("optimizer", "adamw"), growth=AtSteps())
-    machine.take(2)
+    machine.stepper.take(2)
     machine.stepper.controls.lift()
     machine.run.evaluated = 24
     notes: list[str] = []
@@ -203,7 +203,7 @@ def test_the_estimate_of_a_budget_is_what_a_trial_costs(tmp_path: Path) -> None:
 
 def test_a_copy_of_a_run_shares_nothing_that_training_changes() -> None:
     machine = a_machine(a_model("cnn"), make("optimizer", "adamw"), growth=AtSteps())
-    machine.take(3)
+    machine.stepper.take(3)
     run = machine.run
     copy = copied(run)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
@@ -233,7 +233,7 @@ def test_what_lives_while_others_are_tried_does_not_notice() -> None:
     recipe, warmup = make("optimizer", "adamw"), LinearRamp("4steps")
     machine = a_machine(a_model("mlp_none"), recipe, warmup, AtSteps())
     grow_now(machine, WidenRandom())
-    machine.take(1)
+    machine.stepper.take(1)
     look(machine.run, machine.setup, machine.stepper.loss)
     machine.run.memory["known"] = [1]
     run, before = machine.run, copied(machine.run)
@@ -295,7 +295,7 @@ def test_a_budget_asks_once_a_step_whatever_its_trigger_says() -> None:
     assert isinstance(always.next(machine.run), Stage)
     decline(machine.run, a_stage(wider=WidenRandom()))
     assert always.next(machine.run) is None
-    machine.take(1)
+    machine.stepper.take(1)
     assert isinstance(always.next(machine.run), Stage)
 
 

@@ -42,10 +42,9 @@ from progtrain.growth.operators.insert_attention import InsertAttention
 from progtrain.growth.operators.insert_branch import InsertBranch
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.operators.widen_zero import WidenZero
-from progtrain.growth.transaction import construct
 from progtrain.growth.widen_space import Slab
 from progtrain.machine import Machine
-from progtrain.run import Event, Phase, Stage
+from progtrain.run import Event, Phase
 from progtrain.steps import evaluate
 from progtrain.warmups.frozen_host import FrozenHost
 from progtrain.warmups.linear_ramp import LinearRamp
@@ -305,10 +304,10 @@ class RawWeights(nn.Module):
 
 
 def test_weights_that_no_layer_holds_cannot_be_isolated() -> None:
-    host = Host(RawWeights().double(), a_probe())
-    stage = Stage("wider", WidenRandom())
+    ramp = LinearRamp("8steps", isolated=True)
+    machine = a_machine(RawWeights().double(), make("optimizer", "adamw"), ramp)
     with pytest.raises(GrowthError, match="RawWeights computes new and old units in one"):
-        construct(host, stage, LinearRamp("8steps", isolated=True), 0)
+        grow_now(machine, WidenRandom())
 
 
 # Learning rate
