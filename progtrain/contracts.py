@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from progtrain.hardware.engine import Engine
     from progtrain.monitors.finding import Occasion, Watched
     from progtrain.optimizers.group import OptimizerSet, State
-    from progtrain.run import Event, Observation, Phase, Run, Stage, StopReason
+    from progtrain.run import Event, Phase, Run, Stage, StopReason
     from progtrain.schedulers.shape import When
     from progtrain.setup import Setup
     from progtrain.transfer.teaching import Teaching
@@ -282,46 +282,3 @@ class Hardware(Protocol):
     def open(self) -> Engine:
         """Check that the device and the precision exist; set torch's switches."""
         ...
-
-
-class Reporter(Protocol):
-    """Shows or stores what happens (screen, files); reads only."""
-
-    def started(self, run: Run, plan: list[PlannedStage]) -> None: ...
-
-    def stepped(self, run: Run, loss: Tensor) -> None: ...
-
-    def observed(self, run: Run, observation: Observation) -> None: ...
-
-    def grew(self, run: Run, event: Event) -> None: ...
-
-    def advanced(self, run: Run, event: Event) -> None:
-        """An event entered its next phase."""
-        ...
-
-    def found(self, run: Run, kind: str, text: str, event: Event | None) -> None:
-        """Something is known of a growth now: its `recovery`, its `contribution`, a `finding`."""
-        ...
-
-    def noted(self, run: Run, text: str) -> None:
-        """Something worth a line: growth ended, a checkpoint was written."""
-        ...
-
-    def stopped(self, run: Run) -> None: ...
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """One row of the plan: the network at a stage."""
-
-    name: str
-    params: int
-    flops: float  # of one training sample, forward and backward
-    what: str  # what this stage adds, in words
-    teachers: int = 0  # bytes of the networks that teach it, at most
-
-    @property
-    def memory(self) -> int:
-        """Bytes of weights, gradients and two moments in float32, and of teachers; activations come
-        on top."""
-        return 16 * self.params + self.teachers

@@ -12,7 +12,6 @@ from progtrain.contracts import (
     Growth,
     Monitor,
     OptimizerRecipe,
-    Reporter,
     Settle,
     Shape,
     StatePolicy,
@@ -21,6 +20,7 @@ from progtrain.contracts import (
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
+from progtrain.report.reporter import Reporter
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Proof, Stopping, Training
 from progtrain.transfer.inherit import Inherit

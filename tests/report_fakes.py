@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from progtrain.clock import Clock, Duration, Moment, Unit
-from progtrain.contracts import PlannedStage, Reporter
+from progtrain.report.reporter import PlannedStage, Reporter
 from progtrain.report.words import Heading
 from progtrain.run import Event, Observation, Phase, Run, StopReason
 

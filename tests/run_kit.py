@@ -28,8 +28,8 @@ from torch import Tensor
 
 from progtrain import build, job
 from progtrain.build import Parts
-from progtrain.contracts import PlannedStage
 from progtrain.errors import Interrupted
+from progtrain.report.reporter import PlannedStage
 from progtrain.run import Event, Observation, Phase, Run
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -57,10 +57,11 @@ def options(group: str) -> list[str]:
 
 
 @cache
-def groups() -> list[str]:
+@cache
+def groups() -> tuple[str, ...]:
     """Every group of `conf/`, such as `growth` and `growth/choice`."""
     found = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
-    return sorted(found - {"."})
+    return tuple(sorted(found - {"."}))
 
 
 def parts(*overrides: str) -> Parts:
@@ -90,6 +91,7 @@ def config(*overrides: str) -> DictConfig:
         else:
             leaves.append(text)
     composed = _defaults().copy()
+    chosen = {**brought(chosen), **chosen}
     for group in sorted(chosen):
         OmegaConf.update(
             composed, group.replace("/", "."), _chosen(group, chosen[group]), merge=False
@@ -115,8 +117,21 @@ def option(group: str, name: str) -> DictConfig:
     node = _loaded(group, name).copy()
     for default in node.pop("defaults", []):
         for inner, choice in default.items():
-            node[inner] = option(f"{group}/{inner}", choice)
+            if not inner.startswith("override "):
+                node[inner] = option(f"{group}/{inner}", choice)
     return node
+
+
+def brought(chosen: dict[str, str]) -> dict[str, str]:
+    """Options of other groups that the chosen ones bring with them."""
+    return {
+        key.removeprefix("override /").partition("@")[0]: choice
+        for group, name in chosen.items()
+        if (CONF / group / f"{name}.yaml").is_file()  # else a list of monitors
+        for default in _loaded(group, name).get("defaults", [])
+        for key, choice in default.items()
+        if key.startswith("override ")
+    }
 
 
 def warming(name: str, length: str) -> tuple[str, ...]:

@@ -40,6 +40,14 @@ COMMANDS = (
     f"data=synthetic train.batch_size=16 train.evaluate_every=4steps hardware.threads=1",
     f"{GROWING} scheduler=glob(*) at_growth=glob(*) {SMALL_CNN} {TINY}",
     f"growth=budget growth/choice=glob(*) {SMALL_CNN} {TINY}",
+    f"{GROWING} transfer=glob(*) warmup=none,cosine_ramp {SMALL_CNN} {TINY}",
+    f"{GROWING} settle=glob(*) monitor=glob(*) {SMALL_CNN} {TINY}",
+    f"{GROWING} growth.keep_if='gain>0' monitor=[shock,instability] "
+    f"monitor.instability.remedy=rollback monitor.shock.remedy=adapt {SMALL_CNN} {TINY}",
+    f"{GROWING} curriculum=none,difficulty,image_size,batch_size,combination {SMALL_CNN} {TINY}",
+    f"growth=none curriculum=sequence_length model=gpt data=text model.width=16 {TOKENS} {SHORT}",
+    f"growth=none curriculum=difficulty curriculum/score=loss,function curriculum/pacing=glob(*) "
+    f"{SMALL_CNN} {TINY}",
     f"{GROWING} hardware=auto,cpu hardware.precision=fp32,bf16 {SMALL_CNN} {TINY}",
     f"{GROWING} train.accumulate=1,2 train.clip=0,1 {SMALL_CNN} {TINY}",
 )

@@ -85,9 +85,10 @@ def test_other_policies_leave_the_curriculum_running(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_it_needs_a_curriculum() -> None:
+def test_it_brings_a_curriculum_and_is_refused_without() -> None:
+    assert parts("growth=combined").curriculum == parts("curriculum=difficulty").curriculum
     with pytest.raises(ConfigError, match=r"growth\.curriculum must be a curriculum.*difficulty"):
-        parts("growth=combined")
+        parts("growth=combined", "curriculum=none")
 
 
 @pytest.mark.parametrize("stages", ["0", "-1"])

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from progtrain.clock import Duration
-from progtrain.contracts import PlannedStage
 from progtrain.curriculum.forecast import Timeline
 from progtrain.data.sets import mixed
 from progtrain.errors import ConfigError, NothingToGrowError, settings_of
@@ -22,6 +21,7 @@ from progtrain.growth.grow import Grown, Host, running
 from progtrain.growth.life import lengths
 from progtrain.growth.transaction import construct
 from progtrain.hardware.engine import Engine
+from progtrain.report.reporter import PlannedStage
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
 from progtrain.steps import learning_rate

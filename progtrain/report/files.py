@@ -19,7 +19,7 @@ from progtrain.run import StopReason
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from progtrain.contracts import PlannedStage
+    from progtrain.report.reporter import PlannedStage
     from progtrain.run import Event, Json, Observation, Run
 
 METRICS, EVENTS, RESULT = "metrics.jsonl", "events.jsonl", "result.json"

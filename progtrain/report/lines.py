@@ -11,7 +11,7 @@ from progtrain.report.bar import Pace
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from progtrain.contracts import PlannedStage
+    from progtrain.report.reporter import PlannedStage
     from progtrain.report.words import Heading
     from progtrain.run import Event, Observation, Run
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from progtrain.contracts import PlannedStage, Reporter
+    from progtrain.report.reporter import PlannedStage, Reporter
     from progtrain.run import Event, Observation, Run
 
 

@@ -15,7 +15,7 @@ from progtrain.growth.stacks import BlockStack, stacks
 from progtrain.report import words
 
 if TYPE_CHECKING:
-    from progtrain.contracts import PlannedStage
+    from progtrain.report.reporter import PlannedStage
     from progtrain.run import Run
 
 _WIDE = 120  # columns where the output is no terminal

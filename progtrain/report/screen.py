@@ -29,7 +29,7 @@ from progtrain.report.words import Heading
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from progtrain.contracts import PlannedStage
+    from progtrain.report.reporter import PlannedStage
     from progtrain.run import Event, Observation, Run
 
 REFRESH_SECONDS = 0.5  # reading the loss waits for the device

@@ -12,7 +12,7 @@ from progtrain.clock import Unit
 from progtrain.run import Phase
 
 if TYPE_CHECKING:
-    from progtrain.contracts import PlannedStage
+    from progtrain.report.reporter import PlannedStage
     from progtrain.run import Event, Observation, Run
 
 MISSING = "–"
