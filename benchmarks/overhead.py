@@ -22,15 +22,13 @@ from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
 from progtrain.build import Parts, build
-from progtrain.clock import Clock, Duration
-from progtrain.data.sets import Batches
-from progtrain.flops import num_params, training_flops
+from progtrain.clock import Duration
 from progtrain.growth.controls import Controls
 from progtrain.growth.plan import plan
 from progtrain.growth.transaction import transact
+from progtrain.job import batches_of, new_run, new_setup
 from progtrain.machine import Machine
-from progtrain.report.many import Many
-from progtrain.run import Probe, Run, Stage
+from progtrain.run import Run, Stage
 from progtrain.setup import Setup
 from progtrain.steps import train_step
 
@@ -39,50 +37,17 @@ CONF = Path(__file__).parent.parent / "conf"
 
 def parts_for(model: str) -> Parts:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build(compose("config", [f"model={model}", "growth=schedule", "growth.start={}"]))
+        return build(compose("config", [f"model={model}", "growth=schedule", "~growth.start"]))
 
 
 def assemble(parts: Parts) -> tuple[Run, Setup]:
     """A run and its setup, without files, screen or checkpoints."""
+    never = "1000000steps"
+    train = replace(parts.train, duration=never, evaluate_every=never)
+    parts = replace(parts, train=train, checkpoint=replace(parts.checkpoint, every=never))
     engine = parts.hardware.open()
-    batches = Batches(parts.data.load(), parts.seed, engine.device)
-    torch.manual_seed(0)
-    model = engine.place(parts.model_factory({}))
-    x, y = batches.at(0, 64)
-    run = Run(
-        seed=0,
-        clock=Clock(Duration.parse("1000000steps", "duration"), len(batches.sets.train)),
-        model=model,
-        optimizer=parts.optimizer.build(dict(model.named_parameters()), frozenset()),
-        probe=Probe(x, y),
-        metric="val/accuracy",
-        mode="max",
-        params=num_params(model),
-        flops=training_flops(model, x),
-        batch_size=parts.train.batch_size,
-    )
-    train = replace(parts.train, evaluate_every="1000000steps")
-    checkpoint = replace(parts.checkpoint, every="1000000steps")
-    setup = Setup(
-        model_factory=parts.model_factory,
-        growth=parts.growth,
-        warmup=parts.warmup,
-        settle=parts.settle,
-        scheduler=parts.scheduler,
-        at_growth=parts.at_growth,
-        optimizer=parts.optimizer,
-        optimizer_state=parts.optimizer_state,
-        batches=batches,
-        engine=engine,
-        train=train,
-        stop=parts.stop,
-        checkpoint=checkpoint,
-        reporter=Many([]),
-        save=lambda run: None,
-        interrupted=lambda: False,
-        num_classes=parts.data.num_classes,
-    )
-    return run, setup
+    batches = batches_of(parts, engine)
+    return new_run(parts, engine, batches), new_setup(parts, engine, batches)
 
 
 def by_hand(setup: Setup, seconds: Callable[[], float]) -> Callable[[int], float]:

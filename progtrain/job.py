@@ -36,6 +36,7 @@ from progtrain.machine import Machine
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
+from progtrain.report.reporter import Reporter
 from progtrain.report.screen import reporter
 from progtrain.run import Json, Probe, Run, StopReason
 from progtrain.settings import Training
@@ -57,10 +58,10 @@ def train_job(parts: Parts, directory: Path) -> float:
         folder = directory / "checkpoints"
         sweep(folder)
         saved = latest(folder) if parts.resume else None
-        batches = _batches(parts, engine)
-        run = _run(parts, engine, batches, saved)
+        batches = batches_of(parts, engine)
+        run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
-            setup = _setup(parts, engine, batches, Many([]), lambda run: None, signals)
+            setup = new_setup(parts, engine, batches)
             begin_curriculum(run, setup, ranked=False)
             print_plan(run, plan(run, setup))
             return float("nan")
@@ -71,7 +72,7 @@ def train_job(parts: Parts, directory: Path) -> float:
         shown = reporter(directory, parts.choices, facts, again)
         with Many([files, shown]) as reports:
             save = _saver(parts, engine, batches, files, directory)
-            setup = _setup(parts, engine, batches, reports, save, signals)
+            setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
             begin_curriculum(run, setup, ranked=True)
             reports.started(run, plan(run, setup))
             for line in (*parts.notes, *_notes(saved, engine)):
@@ -82,7 +83,8 @@ def train_job(parts: Parts, directory: Path) -> float:
     return run.last_metric if run.last_metric is not None else float("nan")
 
 
-def _run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None) -> Run:
+def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None = None) -> Run:
+    """A run at its start, or where a checkpoint has it."""
     _seed(parts.seed)
     start = parts.growth.start
     blank = partial(parts.model_factory, start)
@@ -152,7 +154,8 @@ def _full_params(parts: Parts) -> int:
         return num_params(parts.model_factory({}))
 
 
-def _batches(parts: Parts, engine: Engine) -> Batches:
+def batches_of(parts: Parts, engine: Engine) -> Batches:
+    """The data of a run, checked against its settings, where its engine wants them."""
     sets = parts.data.load()
     train: Training = parts.train
     sets.check(tuple(parts.data.shape), parts.data.num_classes, train.batch_size * train.accumulate)
@@ -180,14 +183,15 @@ def _saver(
     return save
 
 
-def _setup(
+def new_setup(
     parts: Parts,
     engine: Engine,
     batches: Batches,
-    reports: Many,
-    save: Callable[[Run], None],
-    signals: Signals,
+    reports: Reporter | None = None,
+    save: Callable[[Run], None] = lambda run: None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Setup:
+    """What a run of `parts` works with; by itself nothing is shown or stored."""
     return Setup(
         model_factory=parts.model_factory,
         growth=parts.growth,
@@ -202,9 +206,9 @@ def _setup(
         train=parts.train,
         stop=parts.stop,
         checkpoint=parts.checkpoint,
-        reporter=reports,
+        reporter=reports or Many([]),
         save=save,
-        interrupted=lambda: signals.number != 0,
+        interrupted=interrupted,
         num_classes=parts.data.num_classes,
         proof=parts.proof,
         monitors=parts.monitors,

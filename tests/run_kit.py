@@ -11,7 +11,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -62,6 +63,15 @@ def groups() -> tuple[str, ...]:
     """Every group of `conf/`, such as `growth` and `growth/choice`."""
     found = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
     return tuple(sorted(found - {"."}))
+
+
+def some(cases: Sequence[Any], every: int) -> list[Any]:
+    """Cases of a test of which only one in `every` is quick; the rest run with the slow ones."""
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=marks)
+        for index, case in enumerate(cases)
+        for marks in [[pytest.mark.slow] if index % every else []]
+    ]
 
 
 def parts(*overrides: str) -> Parts:

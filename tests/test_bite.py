@@ -591,8 +591,8 @@ def test_every_option_of_a_group_gives_another_run(group: str) -> None:
 
 
 def settings() -> list[Any]:
-    """Every (file, setting); those of groups that have nothing to do with growth are slow."""
-    slow = ("model/", "data/", "scheduler/", "optimizer/")
+    """Every (file, setting); those of groups that do not decide on growth are slow."""
+    slow = ("model/", "data/", "scheduler/", "optimizer/", "curriculum/", "insert/", "monitor/")
     return [
         pytest.param(file, setting, marks=[pytest.mark.slow] if file.startswith(slow) else [])
         for file in SETTINGS

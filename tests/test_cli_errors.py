@@ -357,6 +357,7 @@ def test_a_right_command_is_accepted(typed: str) -> None:
     assert told(typed) == ""
 
 
+@pytest.mark.slow
 def test_every_option_of_every_group_is_right() -> None:
     groups = {group: _shared().options(group) for group in _shared().groups}
     ours = {group: names for group, names in groups.items() if not group.startswith("hydra")}

@@ -65,6 +65,7 @@ def test_a_recipe_runs_and_grows_as_it_says(name: str, tmp_path: Path) -> None:
     assert next(e["stop"] for e in events if e["kind"] == "stop") == "DURATION"
 
 
+@pytest.mark.slow
 def test_a_recipe_can_be_changed_like_anything_else(tmp_path: Path) -> None:
     """Also: a stage that is null is none."""
     tiny = ("model.width=16", "growth.start.width=16", "data.bytes=20000", "train.batch_size=8")

@@ -28,7 +28,7 @@ from growth_kit import (  # noqa: F401
     snapshot,
     train,
 )
-from run_kit import at_step, differences, parts, resume, warming
+from run_kit import at_step, differences, parts, resume, some, warming
 from run_kit import options as conf_options
 from run_kit import train as train_job
 from torch import Tensor, nn
@@ -87,7 +87,7 @@ def trained(grown: Grown) -> Host:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("name", "option"), pairs())
+@pytest.mark.parametrize(("name", "option"), some(pairs(), 2))
 def test_an_inserted_module_changes_nothing_at_the_growth(
     name: str, option: str, place: str
 ) -> None:
@@ -238,7 +238,9 @@ def test_the_updates_of_a_module_alone_are_slowed() -> None:
 
 @pytest.mark.parametrize("silent", [True, False])
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("name", "option"), [p for p in pairs() if p[0] in ("cnn", "gpt", "vit")])
+@pytest.mark.parametrize(
+    ("name", "option"), some([p for p in pairs() if p[0] in ("cnn", "gpt", "vit")], 2)
+)
 def test_every_parameter_of_a_module_has_moved_after_three_steps(
     name: str, option: str, place: str, silent: bool
 ) -> None:
@@ -313,7 +315,7 @@ def test_an_average_trains_along() -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("name", "option"), [p for p in pairs() if p[0] != "flat"])
+@pytest.mark.parametrize(("name", "option"), some([p for p in pairs() if p[0] != "flat"], 2))
 def test_later_growth_goes_through_inserted_modules(name: str, option: str, place: str) -> None:
     host = trained(grow(a_host(name), operator(option, place=place), 1))
     wider = grow(host, make("widen", "zero"), 2)
@@ -551,7 +553,7 @@ def test_the_screen_names_what_joins() -> None:
     )
 
 
-@pytest.mark.parametrize("stop", [10, 12, 17])
+@pytest.mark.parametrize("stop", some([12, 10, 17], 3))
 @pytest.mark.parametrize("warmup", conf_options("warmup"))
 def test_a_run_stopped_in_the_life_of_a_module_ends_with_the_same_bits(
     warmup: str, stop: int, tmp_path: Path

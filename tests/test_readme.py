@@ -109,6 +109,7 @@ def test_every_test_that_the_features_page_names_exists() -> None:
         assert not test or f"def {test}(" in code, f"{file}::{test}"
 
 
+@pytest.mark.slow
 def test_every_command_of_the_features_page_is_right() -> None:
     from progtrain import cli
 

@@ -24,7 +24,8 @@ from progtrain.errors import ConfigError, did_you_mean
 _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
 _NODES = (
-    *("model", "data", "growth", "warmup", "scheduler", "at_growth", "optimizer", "hardware"),
+    *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
+    *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
     *("train", "stop", "proof", "checkpoint"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")

@@ -37,9 +37,7 @@ class Measured:
 class Contribution(Watcher):
     """Finds growths, and parts of growths, without which the network would be as good."""
 
-    threshold: float = (
-        0.0  # contribution to the metric that is too little, and fall that is too much
-    )
+    threshold: float = 0.0  # a contribution that is too little, a fall that is too much
     every: str | None = "25%"  # from one measurement to the next; null: at the integration alone
     parts: bool = True  # the first time, measure each space, block and module of a growth as well
 
