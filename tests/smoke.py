@@ -29,7 +29,8 @@ COMMANDS = (
     f"growth=none model=vit model.width=8 model.depth=0,2 {TINY}",
     f"growth=none model=torchvision model.name=shufflenet_v2_x0_5,squeezenet1_1 {NOISE}",
     f"growth=none model=gpt data=text model.mlp=gelu,swiglu model.width=16 {TOKENS} {SHORT}",
-    f"{GROWING} widen=glob(*) deepen=glob(*) warmup=none {SMALL_RESNET} {TINY}",
+    f"{GROWING} widen=glob(*) warmup=none {SMALL_RESNET} {TINY}",
+    f"{GROWING} deepen=glob(*) warmup=none {SMALL_RESNET} {TINY}",
     f"{GROWING} growth.stages.wider.operator=${{insert}} insert=glob(*) insert.place=behind,beside "
     f"warmup=cosine_ramp warmup.length=2steps model=cnn model.width=8 model.depth=2 {TINY}",
     f"{GROWING} optimizer_state=glob(*) train.ema=0.9 {SMALL_CNN} {TINY}",
