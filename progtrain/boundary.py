@@ -59,8 +59,6 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     running.lift()
     run.clock.charge(event.cost, event.seconds)
     event = replace(event, metric_before=before, metric_after=after, since=run.clock.now)
-    if recovered(run, event, after, setup.train.recovery):
-        event = replace(event, recovered=run.clock.now)
     run.events[-1] = event
     setup.reporter.grew(run, event)
     if setup.warmup.blends and not blends(event.edit):
@@ -73,7 +71,10 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
 
 
 def _recover(run: Run, setup: Setup) -> None:
-    """Note the growths whose metric is back where it was before them."""
+    """Note the growths whose metric is back where it was before them.
+
+    Asked of observations only: that a growth keeps the function says nothing of the steps after it.
+    """
     share = setup.train.recovery
     for event in run.grown:
         if event.recovered is None and recovered(run, event, run.last_metric, share):
