@@ -234,6 +234,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
             *OPTIONS["settle"][:-1],
             "settle=until_recovered",
             "train.recovery=1",
+            "train.evaluate_every=1steps",
         ),
         "train.heads": ("all", *GROWING, "head=second", HEADED),
         "train.freeze": "[head.*]",
