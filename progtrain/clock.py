@@ -89,8 +89,9 @@ class Moment:
 class Clock:
     """Counts optimizer steps, samples, FLOPs and seconds of training.
 
-    `seconds` is training time, summed over interruptions; evaluation and growth are charged to it
-    too, because they are part of the run's cost.
+    What a run does in order to grow is part of its cost and charged as well: growths, trials,
+    teachers, scores of samples, the evaluations of monitors and of `growth.keep_if`. The evaluations
+    that every run makes (`train.evaluate_every`) are not.
     """
 
     total: Duration  # length of the run; its unit is never FRACTION
@@ -107,7 +108,7 @@ class Clock:
         )
 
     def charge(self, flops: float = 0.0, seconds: float = 0.0) -> None:
-        """Count cost that is no optimizer step: probes, growth, evaluation."""
+        """Count cost that is no optimizer step."""
         spent = self.now
         self.now = replace(spent, flops=spent.flops + flops, seconds=spent.seconds + seconds)
 

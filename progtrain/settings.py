@@ -91,7 +91,7 @@ class Stopping:
     """What ends a run before its length is over; null means nothing does."""
 
     target: float | None = None  # value of train.metric that is enough
-    max_flops: float | None = None  # of the whole run: training, evaluation, growing
+    max_flops: float | None = None  # of training, growing, trials, teachers, monitors
     max_seconds: float | None = None
     max_params: int | None = None  # of the largest planned network; a larger plan is refused
     patience: int | None = None  # growths in a row that bring no improvement

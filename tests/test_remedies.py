@@ -130,6 +130,16 @@ def test_a_useless_growth_is_undone_by_a_condition(tmp_path: Path) -> None:
     assert "does not hold (contribution 0)" in event.undone
 
 
+def test_asking_whether_a_growth_has_paid_is_charged(tmp_path: Path) -> None:
+    def flops(name: str, *keep: str) -> float:
+        return train(parts(*GROWING, *keep), tmp_path / name, store=False).run.clock.now.flops
+
+    plain = flops("plain")
+    gain = flops("gain", "growth.keep_if='gain > -1'") - plain
+    both = flops("both", "growth.keep_if='gain > -1 and contribution > -1'") - plain
+    assert gain > 0 and both == pytest.approx(2 * gain)
+
+
 def test_a_useless_growth_is_undone_by_the_monitor_of_contributions(tmp_path: Path) -> None:
     watched = ("monitor=contribution", "monitor.contribution.remedy=rollback")
     made = replace(parts(*GROWING, *watched, "growth.consolidation=0steps"), warmup=USELESS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from progtrain.growth.condition import Condition
-from progtrain.growth.counterfactual import contribution
+from progtrain.growth.counterfactual import contribution, evaluation_flops
 from progtrain.growth.expression import Name, asked
 from progtrain.growth.policy import FATE
 from progtrain.run import Event, Run
@@ -25,7 +25,8 @@ def unpaid(run: Run, setup: Setup, event: Event) -> str | None:
 def figures(run: Run, setup: Setup, event: Event, names: frozenset[str]) -> dict[str, float]:
     """The primary metric before and after a growth's life, what it gained, what is new is worth.
 
-    `gain` and `contribution` are positive where the network is better with the growth.
+    `gain` and `contribution` are positive where the network is better with the growth. The run is
+    charged with the evaluations.
     """
     after = evaluate(run, setup, setup.batches.sets.validation, "val")[run.metric]
     before = event.metric_before if event.metric_before is not None else after
@@ -33,4 +34,5 @@ def figures(run: Run, setup: Setup, event: Event, names: frozenset[str]) -> dict
     seen = {"before": before, "after": after, "gain": sign * (after - before)}
     if "contribution" in names:
         seen["contribution"] = contribution(run, setup, event, after)
+    run.clock.charge((1 + ("contribution" in names)) * evaluation_flops(run, setup))
     return {name: value for name, value in seen.items() if name in names}
