@@ -90,8 +90,8 @@ class Clock:
     """Counts optimizer steps, samples, FLOPs and seconds of training.
 
     What a run does in order to grow is part of its cost and charged as well: growths, trials,
-    teachers, scores of samples, the evaluations of monitors and of `growth.keep_if`. The evaluations
-    that every run makes (`train.evaluate_every`) are not.
+    teachers, scores of samples, the evaluations of monitors and of `growth.keep_if`. Those that
+    every run makes (`train.evaluate_every`) are not.
     """
 
     total: Duration  # length of the run; its unit is never FRACTION
