@@ -55,7 +55,7 @@ class ModelFactory:
     config: DictConfig  # all of it, so that references out of `model` lead somewhere
 
     def __call__(self, start: Mapping[str, int | float]) -> nn.Module:
-        """The network with settings `start`, where 0.5 is half of the full setting."""
+        """The network with settings `start`, where 0.5 is half of the full setting, 1.0 all of it."""
         config = copy.deepcopy(self.config)
         takes = self._takes()
         OmegaConf.set_struct(config.model, False)
@@ -90,11 +90,11 @@ class ModelFactory:
         full = takes.get(name) if full is None else full
         if not isinstance(value, float):
             return value
-        if value >= 1 and float(value).is_integer():
+        if value > 1 and value.is_integer():
             return int(value)
-        if not 0 < value < 1:
+        if not 0 < value <= 1:
             raise ConfigError(
-                f"{setting} must be a whole number or a share in (0, 1), got {value}."
+                f"{setting} must be a whole number or a share in (0, 1], got {value}."
             )
         if isinstance(full, list | tuple):
             return [_share(value, item, setting) for item in full]

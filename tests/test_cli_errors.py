@@ -196,7 +196,7 @@ VALUES = {
     ),
     "share of a size": (
         "++growth.start.width=1.5",
-        "growth.start.width must be a whole number or a share in (0, 1), got 1.5.",
+        "growth.start.width must be a whole number or a share in (0, 1], got 1.5.",
     ),
     "share of no number": (
         "++growth.start.activation=0.5",

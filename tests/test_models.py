@@ -468,3 +468,9 @@ def test_a_budget_without_a_limit_needs_a_smaller_start(tmp_path: Path) -> None:
         train(parts(*full), tmp_path, store=False)
     ended = train(parts(*full, "growth.max_params=100000"), tmp_path, store=False)
     assert ended.run.events
+
+
+@pytest.mark.parametrize(("given", "width"), [(1, 1), (1.0, 8), (8.0, 8), (0.5, 4)])
+def test_the_share_1_is_the_full_size_and_the_count_1_is_one(given: float, width: int) -> None:
+    model = parts("growth=none", "model.width=8").model_factory({"width": given})
+    assert next(iter(model.parameters())).shape[0] == width
