@@ -55,7 +55,7 @@ class ModelFactory:
     config: DictConfig  # all of it, so that references out of `model` lead somewhere
 
     def __call__(self, start: Mapping[str, int | float]) -> nn.Module:
-        """The network with settings `start`, where 0.5 is half of the full setting, 1.0 all of it."""
+        """The network with settings `start`: 0.5 is half of the full setting, 1.0 all of it."""
         config = copy.deepcopy(self.config)
         takes = self._takes()
         OmegaConf.set_struct(config.model, False)
