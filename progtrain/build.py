@@ -260,7 +260,7 @@ def _choices(config: DictConfig) -> dict[str, str]:
         return {}
     chosen = {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items()}
     chosen["monitor"] = ",".join(map(str, config.monitor))
-    ours = [name for name in chosen if not name.startswith("hydra")]
+    ours = [name for name in chosen if not name.startswith("hydra") and chosen[name] != "None"]
     return {name: chosen[name] for name in sorted(ours, key=_place)}
 
 

@@ -513,16 +513,27 @@ def test_completion_offers_options_and_settings(tmp_path: Path, line: str, offer
     assert offers in ran.stdout.split()
 
 
-def test_help_may_be_cut_off(tmp_path: Path) -> None:
+def unread(*argv: str) -> tuple[int, bytes]:
+    """Exit code and errors of a command whose output nobody reads."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "progtrain", "--help"]
+    command = [sys.executable, "-m", "progtrain", *argv]
     reader, writer = os.pipe()
     os.close(reader)
     try:
         ran = subprocess.run(command, env=env, stdout=writer, stderr=subprocess.PIPE, check=False)
     finally:
         os.close(writer)
-    assert (ran.returncode, ran.stderr) == (141, b"")
+    return ran.returncode, ran.stderr
+
+
+def test_help_may_be_cut_off() -> None:
+    assert unread("--help") == (141, b"")
+
+
+def test_a_run_goes_on_when_nobody_reads_its_lines_any_more(tmp_path: Path) -> None:
+    tiny = ("model=mlp", "train.duration=3steps", f"hydra.run.dir={tmp_path}")
+    assert unread(*tiny) == (0, b"")
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "done"
 
 
 def test_the_config_of_a_command_is_printed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -96,4 +97,7 @@ class Lines:
 
     def _say(self, text: str) -> None:
         line = words.encodable(words.one_line(text), self._encoding)
-        print(line, file=self.stream, flush=True)
+        try:
+            print(line, file=self.stream, flush=True)
+        except BrokenPipeError:  # `progtrain | head`: nobody reads on, but the run is worth its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
