@@ -45,7 +45,10 @@ COMMANDS = (
     f"{GROWING} settle=glob(*) monitor=glob(*) {SMALL_CNN} {TINY}",
     f"{GROWING} growth.keep_if='gain>0' monitor=[shock,instability] "
     f"monitor.instability.remedy=rollback monitor.shock.remedy=adapt {SMALL_CNN} {TINY}",
-    f"{GROWING} curriculum=none,difficulty,image_size,batch_size,combination {SMALL_CNN} {TINY}",
+    f"{GROWING} curriculum=none,difficulty,image_size {SMALL_CNN} {TINY}",
+    f"{GROWING} curriculum=batch_size curriculum.maximum=64 {SMALL_CNN} {TINY}",
+    f"{GROWING} curriculum=combination curriculum.curricula.batch_size.maximum=64 "
+    f"{SMALL_CNN} {TINY}",
     f"growth=none curriculum=sequence_length model=gpt data=text model.width=16 {TOKENS} {SHORT}",
     f"growth=none curriculum=difficulty curriculum/score=loss,function curriculum/pacing=glob(*) "
     f"{SMALL_CNN} {TINY}",
