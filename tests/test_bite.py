@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from run_kit import CONF, groups, options, parts, train, warming
+from run_kit import CONF, groups, options, parts, some, train, warming
 
 from progtrain.data.vision import Vision
 from progtrain.errors import GrowthError
@@ -579,7 +579,7 @@ def yamls() -> list[str]:
     )
 
 
-@pytest.mark.parametrize("group", OPTIONS)
+@pytest.mark.parametrize("group", some(list(OPTIONS), 2))
 def test_every_option_of_a_group_gives_another_run(group: str) -> None:
     runs = {
         option: weights(*OPTIONS[group], f"{group}={option}", *NEEDS.get(f"{group}={option}", ()))
@@ -592,12 +592,14 @@ def test_every_option_of_a_group_gives_another_run(group: str) -> None:
 
 
 def settings() -> list[Any]:
-    """Every (file, setting); those of groups that do not decide on growth are slow."""
+    """Every (file, setting); those of groups that do not decide on growth are slow, and every
+    second of the others."""
     slow = ("model/", "data/", "scheduler/", "optimizer/", "curriculum/", "insert/", "monitor/")
     return [
-        pytest.param(file, setting, marks=[pytest.mark.slow] if file.startswith(slow) else [])
+        pytest.param(file, setting, marks=[pytest.mark.slow] if file.startswith(slow) else marks)
         for file in SETTINGS
-        for setting in SETTINGS[file]
+        for index, setting in enumerate(SETTINGS[file])
+        for marks in [[pytest.mark.slow] if index % 2 else []]
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from growth_kit import one_thread  # noqa: F401
+from run_kit import some
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -39,7 +40,7 @@ def assert_grows(name: str) -> None:
     assert all(part.error is not None and part.error <= 1e-10 for part in tried if part.tried)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", some(SMALL, 3))
 def test_a_small_network_grows_every_way_and_trains_on(name: str) -> None:
     assert_grows(name)
 

@@ -113,11 +113,7 @@ def of_torchvision(name: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "swin",
-        pytest.param("resnet18", marks=pytest.mark.slow),
-        pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
-    ],
+    [pytest.param(n, marks=pytest.mark.slow) for n in ("swin", "resnet18", "mobilenet_v3_small")],
 )
 def test_networks_of_torchvision_take_modules_and_grow_on(name: str) -> None:
     torch.manual_seed(0)
@@ -350,7 +346,8 @@ def test_a_block_that_ends_in_a_relu_is_joined_before_it(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "warmup"), [("cnn", "zero_init"), ("resnet", "frozen_host"), ("gpt", "cosine_ramp")]
+    ("name", "warmup"),
+    some([("gpt", "cosine_ramp"), ("cnn", "zero_init"), ("resnet", "frozen_host")], 3),
 )
 def test_growths_that_live_at_once_keep_to_their_own(name: str, warmup: str) -> None:
     machine = a_run(name, warmup)

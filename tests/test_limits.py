@@ -182,10 +182,13 @@ def test_parameters_stay_within_the_budget_and_use_it_up(limit: int, tmp_path: P
     assert smallest > limit, "another growth would have fitted"
 
 
-SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in ("24steps", "99samples", "5e5flops")]
+SLOW = [
+    pytest.param(each, marks=pytest.mark.slow)
+    for each in ("24steps", "3epochs", "12seconds", "5e5flops")
+]
 
 
-@pytest.mark.parametrize("duration", ["3epochs", "170samples", "12seconds", *SLOW])
+@pytest.mark.parametrize("duration", ["170samples", *SLOW])
 def test_flops_stay_within_the_budget_whatever_the_run_is_measured_in(
     duration: str, tmp_path: Path
 ) -> None:

@@ -22,7 +22,18 @@ from growth_kit import (
 from growth_kit import (
     train as steps_of,
 )
-from run_kit import Finished, Spy, at_step, config, differences, differing, parts, resume, train
+from run_kit import (
+    Finished,
+    Spy,
+    at_step,
+    config,
+    differences,
+    differing,
+    parts,
+    resume,
+    some,
+    train,
+)
 
 from progtrain.build import build
 from progtrain.errors import ConfigError
@@ -155,7 +166,9 @@ def test_the_gates_on_the_network_are_those_alphas() -> None:
     assert not torch.allclose(outputs[0], outputs[1]) and not torch.allclose(outputs[0], outputs[2])
 
 
-@pytest.mark.parametrize("name", ["mlp_layer", "cnn", "resnet", "gpt", "tied", "vit", "user"])
+@pytest.mark.parametrize(
+    "name", some(["resnet", "cnn", "mlp_layer", "gpt", "tied", "vit", "user"], 3)
+)
 @pytest.mark.parametrize(
     "order", ["deeper first", "wider first", "wider behind", "twice wider", "twice deeper"]
 )
