@@ -27,7 +27,7 @@ test: install ## Run the tests (a few minutes on two cores)
 test-all: install ## Run the tests and the long ones
 	$(TESTS)
 
-smoke: install ## Run every option of every group on tiny budgets
+smoke: install ## Run the options of every group on tiny budgets
 	$(BIN)/python tests/smoke.py
 
 check: install ## Check format, lint and types

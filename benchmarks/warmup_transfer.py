@@ -7,7 +7,8 @@ so the learning rate of each decays to its end. Grown runs start at half the wid
 depth, get deeper at 30 % and wider at 60 % of the FLOPs. The baselines are the full network and the
 two smaller ones from scratch. Runs share seeds, so differences are paired. Jobs that are done are
 not repeated; what was interrupted goes on. Printed: test accuracy in %, mean ± standard deviation,
-and the difference to the full network from scratch with its 95 % interval (paired t).
+and the difference to the full network from scratch with its 95 % interval (paired t), then that of
+every other warmup to zero_init.
 """
 
 from __future__ import annotations
@@ -120,6 +121,11 @@ def report(out: Path, seeds: Sequence[int]) -> list[str]:
     for warmup in WARMUPS:
         cells = [row(found[f"{warmup} {transfer}"], reference) for transfer in TRANSFERS]
         lines.append(f"| `{warmup}` | " + " | ".join(f"{c[0]} ({c[1]})" for c in cells) + " |")
+    beside = found["zero_init inherit"]
+    others = [
+        f"{w} {difference(found[f'{w} inherit'], beside)}" for w in WARMUPS if w != "zero_init"
+    ]
+    lines += ["", f"Beside zero_init, transfer=inherit: {', '.join(others)}."]
     spent = [r["flops"] / FLOPS for each in found.values() for r in each.values()]
     if spent:
         counts = {len(each) for each in found.values()}

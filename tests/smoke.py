@@ -1,4 +1,4 @@
-"""Every option of every group once, on budgets of seconds: `make smoke`.
+"""The options of every group once, on budgets of seconds: `make smoke`.
 
 Each line is a multirun of the real command; a job that fails makes it exit non-zero.
 """

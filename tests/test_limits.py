@@ -184,7 +184,7 @@ def test_parameters_stay_within_the_budget_and_use_it_up(limit: int, tmp_path: P
 
 SLOW = [
     pytest.param(each, marks=pytest.mark.slow)
-    for each in ("24steps", "3epochs", "12seconds", "5e5flops")
+    for each in ("24steps", "3epochs", "12seconds", "99samples", "5e5flops")
 ]
 
 
