@@ -26,10 +26,10 @@ from progtrain.clock import Duration
 from progtrain.growth.controls import Controls
 from progtrain.growth.plan import plan
 from progtrain.growth.transaction import transact
-from progtrain.job import batches_of, new_run, new_setup
 from progtrain.machine import Machine
 from progtrain.run import Run, Stage
 from progtrain.setup import Setup
+from progtrain.start import batches_of, new_run, new_setup
 from progtrain.steps import train_step
 
 CONF = Path(__file__).parent.parent / "conf"

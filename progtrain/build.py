@@ -20,6 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from progtrain.command_line import signatures, tree
+from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
 from progtrain.errors import ConfigError, ProgtrainError, SettingError
@@ -152,7 +153,7 @@ def build(composed: DictConfig) -> Parts:
         resume=config.get("resume") is True,
         config=resolved(config),
         choices=_choices(config),
-        monitors={str(name): _make(config, f"monitor.{name}") for name in config.monitor},
+        monitors=_named(config, "monitor"),
         notes=tuple(_notes(factory, made["growth"].start)),
         **made,
     )
@@ -227,6 +228,11 @@ def _make(config: DictConfig, path: str) -> Any:
         raise cause or ConfigError(f"{path}: {error}") from error
 
 
+def _named(config: DictConfig, group: str) -> dict[str, Any]:
+    """The parts of a group of which several may be chosen."""
+    return {str(name): _make(config, f"{group}.{name}") for name in config[group]}
+
+
 def _is_cheap(config: DictConfig, path: str) -> bool:
     """Whether the node is made of dataclasses only, so that building it does nothing."""
     plugins = plugins_in(config)
@@ -259,7 +265,7 @@ def _choices(config: DictConfig) -> dict[str, str]:
     if not HydraConfig.initialized():
         return {}
     chosen = {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items()}
-    chosen["monitor"] = ",".join(map(str, config.monitor))
+    chosen |= {group: ",".join(map(str, config[group])) for group in SEVERAL}
     ours = [name for name in chosen if not name.startswith("hydra") and chosen[name] != "None"]
     return {name: chosen[name] for name in sorted(ours, key=_place)}
 

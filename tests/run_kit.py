@@ -29,6 +29,7 @@ from torch import Tensor
 
 from progtrain import build, job
 from progtrain.build import Parts
+from progtrain.command_line.names import SEVERAL
 from progtrain.errors import Interrupted
 from progtrain.report.reporter import PlannedStage
 from progtrain.run import Event, Observation, Phase, Run
@@ -115,8 +116,8 @@ def config(*overrides: str) -> DictConfig:
 
 
 def _chosen(group: str, value: str) -> DictConfig:
-    """The option of a group; of monitors, which lie under a name each, one or several."""
-    if group != "monitor":
+    """The option of a group; where several may be chosen, each under its name."""
+    if group not in SEVERAL:
         return option(group, value)
     names = value.strip("[]").split(",")
     return OmegaConf.create({name: option(group, name) for name in names})
@@ -137,7 +138,7 @@ def brought(chosen: dict[str, str]) -> dict[str, str]:
     return {
         key.removeprefix("override /").partition("@")[0]: choice
         for group, name in chosen.items()
-        if (CONF / group / f"{name}.yaml").is_file()  # else a list of monitors
+        if (CONF / group / f"{name}.yaml").is_file()  # else a list of options
         for default in _loaded(group, name).get("defaults", [])
         for key, choice in default.items()
         if key.startswith("override ")

@@ -19,6 +19,7 @@ import torch
 import yaml
 from run_kit import CONF, groups, options, parts, some, train, warming
 
+from progtrain.command_line.names import SEVERAL
 from progtrain.data.vision import Vision
 from progtrain.errors import GrowthError
 
@@ -610,7 +611,7 @@ def test_every_setting_gives_another_run(file: str, setting: str) -> None:
     value, *beside = (another,) if isinstance(another, str) else another
     chosen = (f"{group}={option}",) if group else ()
     base = (*WITHIN.get(file, ()), *chosen, *beside)
-    place = f"{group}.{option}" if group == "monitor" else group.replace("/", ".")
+    place = f"{group}.{option}" if group in SEVERAL else group.replace("/", ".")
     name = f"{place}.{setting}" if group else setting
     assert weights(*base) != weights(*base, f"{name}={value}")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from run_kit import Finished, Spy, parts, train
 
-from progtrain import job, steps
+from progtrain import steps
 from progtrain.clock import Clock, Duration, Moment, Unit
 from progtrain.curriculum.batch_size import BatchSize
 from progtrain.curriculum.image_size import ImageSize
@@ -23,6 +23,7 @@ from progtrain.curriculum.pacings.step import Step
 from progtrain.curriculum.seen import cut, easy, image_size, shaped
 from progtrain.curriculum.sequence_length import SequenceLength
 from progtrain.curriculum.view import View
+from progtrain.data.sets import Batches
 from progtrain.errors import ConfigError
 from progtrain.flops import forward_flops, training_flops
 from progtrain.report import words
@@ -44,9 +45,9 @@ class Eyes:
         self.shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def watch(self, made: object, directory: Path, spy: Spy | None = None) -> Finished:
-        taken, seen = job.Batches.taken, steps.training_batch
+        taken, seen = Batches.taken, steps.training_batch
 
-        def note(batches: job.Batches, index: torch.Tensor):
+        def note(batches: Batches, index: torch.Tensor):
             self.indices.append(index.tolist())
             return taken(batches, index)
 
@@ -56,7 +57,7 @@ class Eyes:
             return x, y
 
         with (
-            mock.patch.object(job.Batches, "taken", note),
+            mock.patch.object(Batches, "taken", note),
             mock.patch.object(steps, "training_batch", look),
         ):
             finished = train(made, directory, spy, store=False)  # type: ignore[arg-type]
@@ -265,14 +266,14 @@ def test_images_are_averaged_and_keep_their_proportions() -> None:
 
 def test_evaluation_is_at_the_full_size(tmp_path: Path) -> None:
     shapes: set[tuple[int, ...]] = set()
-    every = job.Batches.every
+    every = Batches.every
 
-    def note(batches: job.Batches, split: object, size: int):
+    def note(batches: Batches, split: object, size: int):
         for x, y in every(batches, split, size):  # type: ignore[arg-type]
             shapes.add(tuple(x.shape[1:]))
             yield x, y
 
-    with mock.patch.object(job.Batches, "every", note):
+    with mock.patch.object(Batches, "every", note):
         train(parts(*SMALL, "curriculum.length=100%"), tmp_path, store=False)
     assert shapes == {(1, 4, 4)}
 

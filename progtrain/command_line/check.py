@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from progtrain.command_line import signatures, sweep, tree
 from progtrain.command_line.argv import Command, Mode, key_of
-from progtrain.command_line.names import draft
+from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
 from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
@@ -171,7 +171,8 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
         if not isinstance(node, DictConfig) or "_target_" not in node:
             told = shown(tree.value_at(config, name))
             yield f"{name} must be settings with a _target_, got {told}."
-    yield from _monitor_problems(config)
+    for group in SEVERAL:
+        yield from _named_problems(config, group)
     task = config.get("task")
     if task not in TASKS:
         near = did_you_mean(str(task), TASKS)
@@ -183,15 +184,15 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
         yield f"seed must be a whole number from 0 to 2^63 - 1, or null, got {shown(seed)}."
 
 
-def _monitor_problems(config: DictConfig) -> Iterator[str]:
-    """Monitors lie under a name each, because several may watch."""
+def _named_problems(config: DictConfig, group: str) -> Iterator[str]:
+    """Where several options may be chosen, each lies under its name."""
     node: Any = OmegaConf.to_container(config, resolve=False)
-    named = node.get("monitor")
+    named = node.get(group)
     named = named if isinstance(named, dict) and "_target_" not in named else {}
     if not named or not all(isinstance(m, dict) and "_target_" in m for m in named.values()):
         yield (
-            "monitor must be monitors by name. A YAML of yours begins with the line"
-            " '# @package monitor.<its name>'."
+            f"{group} must be {group}s by name. A YAML of yours begins with the line"
+            f" '# @package {group}.<its name>'."
         )
 
 

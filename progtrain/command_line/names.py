@@ -15,7 +15,7 @@ from progtrain.command_line.session import Session
 from progtrain.command_line.typos import suggestion
 from progtrain.errors import ConfigError, did_you_mean
 
-_SEVERAL = ("monitor",)  # groups of which several options may be chosen: monitor=[slow,shock]
+SEVERAL = ("monitor",)  # groups of which several options may be chosen: monitor=[slow,shock]
 _OPTION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 
@@ -63,7 +63,7 @@ def option_problem(session: Session, override: Override) -> str | None:
         return f"{override.input_line} is a sweep: add -m."
     if override.is_delete() or value is None or value == "":
         return f"{group} is required; choose one: {', '.join(options)}."
-    if isinstance(value, list) and group in _SEVERAL:
+    if isinstance(value, list) and group in SEVERAL:
         return _options_problem(group, [str(item) for item in value], options)
     if isinstance(value, list):
         both = ",".join(str(item) for item in value)
