@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from progtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from progtrain.contracts import Augment
+    from progtrain.data.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Sets:
     normalise: Callable[[Tensor], Tensor]  # what a batch goes through on the device
     # by name: a number of each training sample (N,), such as how hard it is
     columns: Mapping[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
+    classes: tuple[str, ...] = ()  # what the labels are called, where that is known
 
     def check(self, shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
         """Raise `ConfigError` where the data are not what the settings say."""
@@ -120,6 +126,21 @@ class Batches:
         index = index.to(train.x.device)
         x, y = train.x[index], train.y[index]
         return self._ready(x, y)
+
+    def varied(
+        self, index: Tensor, draws: Draws, augments: Mapping[str, Augment]
+    ) -> tuple[Tensor, Tensor]:
+        """Training samples by index, varied by every augmentation in turn, those of raw pixels
+        before those of normalised ones; `draws` are those of their places in the stream."""
+        train = self.sets.train
+        index = index.to(train.x.device)
+        x, y = train.x[index].to(self.device), train.y[index].to(self.device).long()
+        for normalised in (False, True):
+            x = self.sets.normalise(x) if normalised else x
+            for name, augment in augments.items():
+                if augment.normalised is normalised:
+                    x = augment(x, draws.named(name))
+        return x, y
 
     def _ready(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.sets.normalise(x.to(self.device)), y.to(self.device).long()
