@@ -35,7 +35,7 @@ def training_batch(run: Run, setup: Setup, part: int, size: int) -> tuple[Tensor
     else:
         index = batches.indices(position, size)
     draws = Draws(mixed(batches.seed, _AUGMENT), position, size)
-    x, y = batches.varied(index, draws, setup.augments)
+    x, y = batches.taken(index, draws, setup.augments)
     x, y = shaped(x, run.view), cut(y, run.view)
     return setup.mix(x, y, setup.num_classes, draws.named("mix"))
 

@@ -107,6 +107,9 @@ class Sets:
             )
 
 
+_NONE: Mapping[str, Augment] = {}
+
+
 @dataclass
 class Batches:
     """Training batches of a set; `order` only remembers permutations it can make again."""
@@ -120,30 +123,32 @@ class Batches:
         """The `size` samples that follow `position`, normalised, and their int64 targets."""
         return self.taken(self.indices(position, size))
 
-    def taken(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Training samples by index, normalised, and their int64 targets."""
-        train = self.sets.train
-        index = index.to(train.x.device)
-        x, y = train.x[index], train.y[index]
-        return self._ready(x, y)
-
-    def varied(
-        self, index: Tensor, draws: Draws, augments: Mapping[str, Augment]
+    def taken(
+        self, index: Tensor, draws: Draws | None = None, augments: Mapping[str, Augment] = _NONE
     ) -> tuple[Tensor, Tensor]:
-        """Training samples by index, varied by every augmentation in turn, those of raw pixels
-        before those of normalised ones; `draws` are those of their places in the stream."""
+        """Training samples by index, normalised, and their int64 targets.
+
+        With `draws`, those of their places in the stream, they are varied by every augmentation in
+        turn: those of raw pixels come before those of normalised ones.
+        """
         train = self.sets.train
         index = index.to(train.x.device)
-        x, y = train.x[index].to(self.device), train.y[index].to(self.device).long()
+        return self._ready(train.x[index], train.y[index], draws, augments)
+
+    def _ready(
+        self,
+        x: Tensor,
+        y: Tensor,
+        draws: Draws | None = None,
+        augments: Mapping[str, Augment] = _NONE,
+    ) -> tuple[Tensor, Tensor]:
+        x, y = x.to(self.device), y.to(self.device).long()
         for normalised in (False, True):
             x = self.sets.normalise(x) if normalised else x
-            for name, augment in augments.items():
+            for name, augment in augments.items() if draws is not None else ():
                 if augment.normalised is normalised:
                     x = augment(x, draws.named(name))
         return x, y
-
-    def _ready(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self.sets.normalise(x.to(self.device)), y.to(self.device).long()
 
     def indices(self, position: int, size: int) -> Tensor:
         """Indices into the training split, on the CPU."""
