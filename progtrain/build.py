@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import (
         AtGrowth,
+        Augment,
         Curriculum,
         Data,
         Growth,
         Hardware,
+        Loss,
+        Mix,
         Monitor,
         OptimizerRecipe,
         Settle,
@@ -108,6 +111,8 @@ class Parts:
 
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     data: Data
+    mix: Mix
+    loss: Loss
     curriculum: Curriculum
     growth: Growth
     warmup: Warmup
@@ -128,6 +133,7 @@ class Parts:
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
@@ -143,7 +149,7 @@ def build(composed: DictConfig) -> Parts:
         raise ConfigError("\n".join(problems))
     names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
     names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-    names += ("checkpoint",)
+    names += ("checkpoint", "mix", "loss")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(
@@ -154,6 +160,7 @@ def build(composed: DictConfig) -> Parts:
         config=resolved(config),
         choices=_choices(config),
         monitors=_named(config, "monitor"),
+        augments=_named(config, "augment"),
         notes=tuple(_notes(factory, made["growth"].start)),
         **made,
     )

@@ -108,6 +108,8 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
     sets = parts.data.load()
     train: Training = parts.train
     sets.check(tuple(parts.data.shape), parts.data.num_classes, train.batch_size * train.accumulate)
+    for part in (*parts.augments.values(), parts.mix):
+        part.check(sets)
     if engine.settings.data_on_device:
         sets = replace(
             sets,
@@ -148,6 +150,9 @@ def new_setup(
         proof=parts.proof,
         monitors=parts.monitors,
         transfer=parts.transfer,
+        augments=parts.augments,
+        mix=parts.mix,
+        criterion=parts.loss.criterion(batches.sets, parts.data.num_classes, engine.device),
     )
 
 
