@@ -107,7 +107,7 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
     """The data of a run, checked against its settings, where its engine wants them."""
     sets = parts.data.load()
     train: Training = parts.train
-    sets.check(tuple(parts.data.shape), parts.data.num_classes, train.batch_size * train.accumulate)
+    sets.check(tuple(parts.data.shape), _num_classes(parts), train.batch_size * train.accumulate)
     if engine.settings.data_on_device:
         sets = replace(
             sets,
@@ -116,6 +116,12 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
             test=sets.test.to(engine.device) if sets.test else None,
         )
     return Batches(sets, parts.seed, engine.device)
+
+
+def _num_classes(parts: Parts) -> int:
+    """Classes of the data; `build` has counted them where the settings leave them open."""
+    assert parts.data.num_classes is not None
+    return parts.data.num_classes
 
 
 def new_setup(
@@ -144,15 +150,19 @@ def new_setup(
         reporter=reports or Many([]),
         save=save,
         interrupted=interrupted,
-        num_classes=parts.data.num_classes,
+        num_classes=_num_classes(parts),
         proof=parts.proof,
         monitors=parts.monitors,
         transfer=parts.transfer,
     )
 
 
-def fingerprint(split: Split) -> str:
-    """SHA-256 of the samples and targets; data that differ in one bit differ here."""
+def fingerprint(sets: Sets) -> str:
+    """SHA-256 of the training samples and targets; data that differ in one bit differ here."""
+    return sets.fingerprint or _digest(sets.train)
+
+
+def _digest(split: Split) -> str:
     digest = hashlib.sha256()
     for tensor in (split.x, split.y):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -160,7 +170,7 @@ def fingerprint(split: Split) -> str:
 
 
 def _check_same_data(saved: Checkpoint, sets: Sets) -> None:
-    if data_fingerprint(saved) != fingerprint(sets.train):
+    if data_fingerprint(saved) != fingerprint(sets):
         raise CheckpointError(
             "The training data differ from those of the checkpoint. Resume with the same data"
             " settings and files, or start a new run."

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from progtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from progtrain.data.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class Sets:
     normalise: Callable[[Tensor], Tensor]  # what a batch goes through on the device
     # by name: a number of each training sample (N,), such as how hard it is
     columns: Mapping[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
+    codec: Codec | None = None  # text to tokens and back, where samples are text
+    # UTF-8 bytes behind the targets of the validation split, for one target
+    bytes_per_target: float | None = None
+    fingerprint: str | None = None  # of the training split; None: of all its samples
+    notes: tuple[str, ...] = ()  # what a user should know about these data
 
     def check(self, shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
         """Raise `ConfigError` where the data are not what the settings say."""
@@ -87,17 +96,21 @@ class Sets:
                 f"Samples are {'×'.join(map(str, got))} but data.shape says"
                 f" {'×'.join(map(str, shape))}. Set data.shape={list(got)}."
             )
+        if self.codec is None:  # tokens of a codec are below its size, which `load` has checked
+            self._check_labels(num_classes)
+        if len(self.train) < batch_size:
+            raise ConfigError(
+                f"train.batch_size={batch_size} is more than the {len(self.train)} training"
+                f" samples. Use train.batch_size={len(self.train)} or less."
+            )
+
+    def _check_labels(self, num_classes: int) -> None:
         top = int(self.train.y.max())
         if top >= num_classes:
             sample = int(self.train.y.argmax()) // (self.train.y.numel() // len(self.train))
             raise ConfigError(
                 f"Label {top} found (sample {sample}); data.num_classes={num_classes} allows 0 to"
                 f" {num_classes - 1}. Set data.num_classes={top + 1}."
-            )
-        if len(self.train) < batch_size:
-            raise ConfigError(
-                f"train.batch_size={batch_size} is more than the {len(self.train)} training"
-                f" samples. Use train.batch_size={len(self.train)} or less."
             )
 
 
