@@ -29,7 +29,6 @@ GROWTHS = {  # of every recipe: the stages that grow, in order
 SHORT = {
     "tinyshakespeare": (
         *("train.duration=40steps", "train.evaluate_every=20steps", "data.bytes=60000"),
-        "data.cache=${hydra:runtime.output_dir}/cache",
     )
 }
 
@@ -58,7 +57,12 @@ def run(tmp_path: Path, *words: str) -> list[dict[str, Any]]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "NO_COLOR": "1",
+            "OMP_NUM_THREADS": "1",
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        },
     )
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
     rows = (tmp_path / "run" / "events.jsonl").read_text(encoding="utf-8").splitlines()
