@@ -34,6 +34,8 @@ PROBE_SAMPLES = 64
 
 def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None = None) -> Run:
     """A run at its start, or where a checkpoint has it."""
+    if saved:
+        _check_same_data(saved, parts, batches.sets)
     _seed(parts.seed)
     start = parts.growth.start
     blank = partial(parts.model_factory, start)
@@ -69,7 +71,6 @@ def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | 
     )
     _seed(mixed(parts.seed, 1))
     if saved:
-        _check_same_data(saved, batches.sets)
         _check_same_optimizer(saved, parts)
         unpack(run, saved, engine, parts.optimizer)
         _go_on(run, parts)
@@ -169,12 +170,23 @@ def _digest(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _check_same_data(saved: Checkpoint, sets: Sets) -> None:
-    if data_fingerprint(saved) != fingerprint(sets):
-        raise CheckpointError(
-            "The training data differ from those of the checkpoint. Resume with the same data"
-            " settings and files, or start a new run."
-        )
+def _check_same_data(saved: Checkpoint, parts: Parts, sets: Sets) -> None:
+    """Refuse other training data, before a network is built for them."""
+    if data_fingerprint(saved) == fingerprint(sets):
+        return
+    was, now = _told(saved, "data"), parts.config.get("data")
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        was, now = {}, {}
+    changed = [
+        f"data.{name} was {was.get(name)!r} and is {now.get(name)!r}"
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    ]
+    cause = "; ".join(changed) or "no setting of data has changed, so what they are read from has"
+    raise CheckpointError(
+        f"The training data differ from those of the checkpoint: {cause}. Resume with the same"
+        " data settings and files, or start a new run."
+    )
 
 
 def _check_same_optimizer(saved: Checkpoint, parts: Parts) -> None:
