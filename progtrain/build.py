@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, tree
+from progtrain.command_line import classes, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -140,6 +141,7 @@ class Parts:
 def build(composed: DictConfig) -> Parts:
     """Check once more and build; raises `ConfigError` with all that is wrong."""
     config = copy.deepcopy(composed)
+    uncounted = classes.assume(config)
     findings = signatures.check(config)
     problems = [finding.problem for finding in findings if finding.problem]
     if not problems:
@@ -147,6 +149,8 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
+    if uncounted:
+        classes.count(config, partial(_make, config, "data"))
     names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
     names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
     names += ("checkpoint", "mix", "loss")

@@ -244,7 +244,9 @@ class Data(Protocol):
         ...
 
     @property
-    def num_classes(self) -> int: ...
+    def num_classes(self) -> int | None:
+        """None where it follows from the data: then a method `count_classes() -> int` tells it."""
+        ...
 
     def load(self) -> Sets:
         """Read it; the same settings give the same split."""
