@@ -19,7 +19,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, tree
+from progtrain.command_line import metrics, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Data,
         Growth,
         Hardware,
+        Metric,
         Monitor,
         OptimizerRecipe,
         Settle,
@@ -128,35 +129,37 @@ class Parts:
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: dict[str, "Metric"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
 def build(composed: DictConfig) -> Parts:
     """Check once more and build; raises `ConfigError` with all that is wrong."""
-    config = copy.deepcopy(composed)
-    findings = signatures.check(config)
-    problems = [finding.problem for finding in findings if finding.problem]
-    if not problems:
-        settle(config, findings)
-        problems = refusals(config)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
-    names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-    names += ("checkpoint",)
-    factory = ModelFactory(config)
-    made = {name: _make(config, name) for name in names}
-    return Parts(
-        model_factory=factory,
-        task=str(config.task),
-        seed=int(config.seed),
-        resume=config.get("resume") is True,
-        config=resolved(config),
-        choices=_choices(config),
-        monitors=_named(config, "monitor"),
-        notes=tuple(_notes(factory, made["growth"].start)),
-        **made,
-    )
+    with metrics.counted(config := copy.deepcopy(composed)):
+        findings = signatures.check(config)
+        problems = [finding.problem for finding in findings if finding.problem]
+        if not problems:
+            settle(config, findings)
+            problems = refusals(config)
+        if problems:
+            raise ConfigError("\n".join(problems))
+        names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
+        names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
+        names += ("checkpoint",)
+        factory = ModelFactory(config)
+        made = {name: _make(config, name) for name in names}
+        return Parts(
+            model_factory=factory,
+            task=str(config.task),
+            seed=int(config.seed),
+            resume=config.get("resume") is True,
+            config=resolved(config),
+            choices=_choices(config),
+            monitors=_named(config, "monitor"),
+            metrics=metrics.adapted(_named(config, "metric")),
+            notes=(*_notes(factory, made["growth"].start), *metrics.notes(config)),
+            **made,
+        )
 
 
 def _notes(factory: ModelFactory, start: Mapping[str, int | float]) -> Iterator[str]:
