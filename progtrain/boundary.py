@@ -16,6 +16,7 @@ from progtrain.growth.past import recovered
 from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
 from progtrain.growth.transaction import transact
+from progtrain.nonfinite import refuse
 from progtrain.run import Event, Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import evaluate
@@ -46,7 +47,7 @@ def look(run: Run, setup: Setup, loss: Tensor) -> None:
     run.history.append(observation)
     setup.reporter.observed(run, observation)
     _recover(run, setup)
-    _refuse_divergence(run, metrics.values())
+    refuse(run, setup, metrics)
 
 
 def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:

@@ -15,10 +15,11 @@ from progtrain.checkpoint.read import latest
 from progtrain.checkpoint.write import write
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
-from progtrain.errors import Interrupted
+from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
+from progtrain.report.diverged import diverged
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
@@ -59,7 +60,10 @@ def train_job(parts: Parts, directory: Path) -> float:
             reports.started(run, plan(run, setup))
             for line in (*parts.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
-            reason = Machine(run, setup).go()
+            try:
+                reason = Machine(run, setup).go()
+            except DivergedError as error:
+                raise diverged(directory, error) from error
     if reason is StopReason.INTERRUPTED:
         raise Interrupted(signals.number, f"Continue with: {again}")
     return run.last_metric if run.last_metric is not None else float("nan")

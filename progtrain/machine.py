@@ -95,6 +95,7 @@ class Machine:
     def _grow(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
+        self.stepper.settle()
         grown: Event | None = None
         try:
             stage = self._stage if self._stage.trial is None else self._try(self._stage)
@@ -133,8 +134,10 @@ class Machine:
         return State.OBSERVE if any(map(self.stepper.crossed, lengths)) else State.DECIDE
 
     def _observe(self) -> State:
+        self.stepper.settle()
         if self.stepper.crossed(self.setup.train.evaluate_every):
             look(self.run, self.setup, self.stepper.loss)
+            self.stepper.observed()
             self.stepper.watch(Occasion.OBSERVED)
         if self.stepper.crossed(self.setup.checkpoint.every):
             save(self.run, self.setup, self.stepper.loss)
@@ -142,5 +145,6 @@ class Machine:
 
     def _stop(self) -> StopReason:
         assert self.run.stopped is not None
+        self.stepper.settle()
         close(self.run, self.setup, self.stepper.loss)
         return self.run.stopped

@@ -22,7 +22,7 @@ from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
 from progtrain.report.reporter import Reporter
 from progtrain.run import Run
-from progtrain.settings import Checkpoints, Proof, Stopping, Training
+from progtrain.settings import Checkpoints, Nonfinite, Proof, Stopping, Training
 from progtrain.transfer.inherit import Inherit
 
 Save = Callable[[Run], None]
@@ -52,6 +52,7 @@ class Setup:
     proof: Proof = field(default_factory=Proof)
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     transfer: Transfer = field(default_factory=Inherit)
+    nonfinite: Nonfinite = field(default_factory=Nonfinite)
 
     def __post_init__(self) -> None:
         for monitor in self.monitors.values():

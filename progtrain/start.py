@@ -148,6 +148,7 @@ def new_setup(
         proof=parts.proof,
         monitors=parts.monitors,
         transfer=parts.transfer,
+        nonfinite=parts.nonfinite,
     )
 
 

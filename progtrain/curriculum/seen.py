@@ -22,13 +22,18 @@ _DRAWS = 0x5EED  # keeps draws of easy samples apart from whatever else a seed i
 def training_batch(run: Run, batches: Batches, part: int, size: int) -> tuple[Tensor, Tensor]:
     """Forward pass `part` of the coming step: `size` samples and their targets."""
     position = run.clock.now.samples + part * size
-    if run.view.share < 1:
-        assert run.order is not None
-        index = easy(run.order, run.view.share, mixed(batches.seed, _DRAWS), position, size)
-        x, y = batches.taken(index)
-    else:
-        x, y = batches.at(position, size)
+    x, y = batches.taken(drawn(run.order, run.view.share, batches, position, size))
     return shaped(x, run.view), cut(y, run.view)
+
+
+def drawn(
+    order_N: Tensor | None, share: float, batches: Batches, position: int, size: int
+) -> Tensor:
+    """Indices (size,) of the training samples of a forward pass at `position`."""
+    if share < 1:
+        assert order_N is not None
+        return easy(order_N, share, mixed(batches.seed, _DRAWS), position, size)
+    return batches.indices(position, size)
 
 
 def easy(order_N: Tensor, share: float, seed: int, position: int, size: int) -> Tensor:
