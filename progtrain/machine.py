@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from progtrain.boundary import close, grow, look, save
+from progtrain.boundary import close, grow, look, save, save_best
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.declared import pass_over
 from progtrain.growth.remedies import answered, asked
@@ -137,8 +137,11 @@ class Machine:
         self.stepper.settle()
         if self.stepper.crossed(self.setup.train.evaluate_every):
             look(self.run, self.setup, self.stepper.loss)
+            measured = self.run.model
             self.stepper.observed()
             self.stepper.watch(Occasion.OBSERVED)
+            if self.run.model is measured:  # else what has been measured is undone
+                save_best(self.run, self.setup, self.stepper.loss)
         if self.stepper.crossed(self.setup.checkpoint.every):
             save(self.run, self.setup, self.stepper.loss)
         return State.DECIDE

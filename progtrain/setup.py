@@ -26,6 +26,11 @@ from progtrain.settings import Checkpoints, Nonfinite, Proof, Stopping, Training
 from progtrain.transfer.inherit import Inherit
 
 Save = Callable[[Run], None]
+SaveBest = Callable[[Run, str], None]  # under a name
+
+
+def no_best(run: Run, name: str) -> None:
+    """Of a run that stores nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Setup:
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     transfer: Transfer = field(default_factory=Inherit)
     nonfinite: Nonfinite = field(default_factory=Nonfinite)
+    save_best: SaveBest = no_best
 
     def __post_init__(self) -> None:
         for monitor in self.monitors.values():

@@ -321,10 +321,11 @@ def test_a_resume_without_what_is_kept_of_an_anchor_is_noticed(
     value = {"events": [], "moment": ZERO}.get(field, 1)
 
     def mutant(state: State, tensors: Tensors) -> None:
-        anchor = next(each for each in state["anchors"] if each[field] != value)
+        index, anchor = next(
+            (index, each) for index, each in enumerate(state["anchors"]) if each[field] != value
+        )
         anchor[field] = value
-        state["anchors"] = [anchor]
-        index = 0 if "anchor_1_model" not in tensors else 1
+        state["anchors"] = [anchor]  # the one that it goes back to
         for name in ("model", "optimizer", "average"):
             tensors[f"anchor_0_{name}"] = tensors[f"anchor_{index}_{name}"]
 

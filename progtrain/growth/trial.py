@@ -24,7 +24,7 @@ from progtrain.nonfinite import SKIPPED
 from progtrain.report.many import Many
 from progtrain.run import Run, Stage
 from progtrain.settings import Nonfinite
-from progtrain.setup import Setup
+from progtrain.setup import Setup, no_best
 from progtrain.state import random_numbers, set_random_numbers
 from progtrain.steps import evaluate
 
@@ -145,7 +145,9 @@ def _untouched(setup: Setup) -> Generator[Setup]:
     growth: Any = setup.growth
     try:
         kept = replace(growth, keep_if=None) if setup.undoes else growth
-        quiet = replace(setup, growth=kept, reporter=Many([]), save=lambda run: None)
+        quiet = replace(
+            setup, growth=kept, reporter=Many([]), save=lambda run: None, save_best=no_best
+        )
         skipping = Nonfinite("skip", in_a_row=None, most=None)
         yield replace(quiet, monitors={}, nonfinite=skipping)
     finally:
