@@ -27,7 +27,7 @@ TASKS = ("train", "plan")
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
-    *("train", "stop", "proof", "checkpoint", "mix", "loss"),
+    *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
