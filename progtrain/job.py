@@ -18,6 +18,7 @@ from progtrain.data.sets import Batches
 from progtrain.errors import Interrupted
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
+from progtrain.inputs import Inputs
 from progtrain.machine import Machine
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
@@ -70,10 +71,12 @@ def _saver(
 ) -> Callable[[Run], None]:
     """What stores a run in its directory."""
     data = fingerprint(batches.sets.train)
+    seen = parts.data
+    inputs = Inputs.of(batches.sets, seen.shape, seen.num_classes).to_json()
 
     def save(run: Run) -> None:
         tensors, state = pack(run, engine, files.sizes(), data)
-        documents = {"state": state, "config": parts.config}
+        documents = {"state": state, "config": parts.config, "inputs": inputs}
         write(directory / "checkpoints", run.clock.step, tensors, documents, parts.checkpoint.keep)
 
     return save

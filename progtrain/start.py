@@ -21,12 +21,13 @@ from progtrain.growth.average import begin
 from progtrain.growth.first_block import with_blocks
 from progtrain.growth.heads import train_every_head
 from progtrain.hardware.engine import Engine
+from progtrain.record import edits_of
 from progtrain.report.many import Many
 from progtrain.report.reporter import Reporter
 from progtrain.run import Json, Probe, Run
 from progtrain.settings import Training
 from progtrain.setup import Setup
-from progtrain.state import data_fingerprint, edits_of, unpack
+from progtrain.state import data_fingerprint, unpack
 from progtrain.transfer.teachers import blend
 
 PROBE_SAMPLES = 64

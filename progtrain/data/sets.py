@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from progtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from progtrain.data.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class Sets:
     normalise: Callable[[Tensor], Tensor]  # what a batch goes through on the device
     # by name: a number of each training sample (N,), such as how hard it is
     columns: Mapping[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
+    classes: tuple[str, ...] = ()  # names of the labels, where they have any
+    codec: Codec | None = None  # text to tokens and back
+    bytes_per_target: float | None = None  # UTF-8 bytes of the evaluated text for each target
 
     def check(self, shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
         """Raise `ConfigError` where the data are not what the settings say."""
