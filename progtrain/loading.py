@@ -71,7 +71,7 @@ def inputs_of(saved: Checkpoint) -> Inputs:
 
 
 def network(saved: Checkpoint, plugins: Sequence[str] = (), average: bool = False) -> nn.Module:
-    """The network as it was trained, blends left out; in evaluation mode, without gradients."""
+    """The network as it was trained, blends left out; in evaluation mode."""
     model = Blueprint.of(saved, plugins).grown(saved)
     weights = saved.tensors.get("average" if average else "model")
     if weights is None:
@@ -83,7 +83,7 @@ def network(saved: Checkpoint, plugins: Sequence[str] = (), average: bool = Fals
     heads, answers = heads_of(model), setting(saved, "train.answers")
     if heads is not None and isinstance(answers, str) and answers in heads.heads:
         heads.answers = answers
-    return model.requires_grad_(False).eval()
+    return model.eval()
 
 
 @dataclass(frozen=True)
