@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from progtrain.exporting import export
     from progtrain.growing import Ramp, grow
-    from progtrain.inspection import inspect
     from progtrain.loading import load, read_inputs
     from progtrain.optimizers.grown_adam import GrownAdam, GrownAdamW
+    from progtrain.tasks.export import export
+    from progtrain.tasks.inspect import inspect
 
 _HOMES = {
     "load": "loading",
     "read_inputs": "loading",
-    "inspect": "inspection",
-    "export": "exporting",
+    "inspect": "tasks.inspect",
+    "export": "tasks.export",
     "grow": "growing",
     "Ramp": "growing",
     "GrownAdam": "optimizers.grown_adam",

@@ -70,8 +70,14 @@ def inputs_of(saved: Checkpoint) -> Inputs:
     return Inputs.from_json(saved.documents["inputs"])
 
 
-def network(saved: Checkpoint, plugins: Sequence[str] = (), average: bool = False) -> nn.Module:
-    """The network as it was trained, blends left out; in evaluation mode."""
+def network(
+    saved: Checkpoint,
+    plugins: Sequence[str] = (),
+    average: bool = False,
+    answers: str | None = None,
+) -> nn.Module:
+    """The network as it was trained, blends left out; in evaluation mode. The head `answers`
+    answers, or the one that did in the run."""
     model = Blueprint.of(saved, plugins).grown(saved)
     weights = saved.tensors.get("average" if average else "model")
     if weights is None:
@@ -80,10 +86,15 @@ def network(saved: Checkpoint, plugins: Sequence[str] = (), average: bool = Fals
             " 0; leave average out for the weights themselves."
         )
     load_weights(model, weights)
-    heads, answers = heads_of(model), setting(saved, "train.answers")
-    if heads is not None and isinstance(answers, str) and answers in heads.heads:
-        heads.answers = answers
+    let_answer(model, answers or setting(saved, "train.answers"))
     return model.eval()
+
+
+def let_answer(model: nn.Module, name: object) -> None:
+    """Let a head answer; the newest does where it has none of that name."""
+    heads = heads_of(model)
+    if heads is not None and isinstance(name, str) and name in heads.heads:
+        heads.answers = name
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_kit import Finished, Spy, parts, train, warming
+from run_kit import Spy, parts, train, warming
 from torch import Tensor, nn
 
 import progtrain
@@ -167,7 +167,9 @@ def test_the_average_is_another_network_of_the_same_shape() -> None:
 
 
 def test_the_head_that_answers_is_the_one_that_answered() -> None:
-    head = "+growth.stages.head={_target_: progtrain.growth.schedule.At, at: 75%, operator: ${head}}"
+    head = (
+        "+growth.stages.head={_target_: progtrain.growth.schedule.At, at: 75%, operator: ${head}}"
+    )
     more = ("head=second", head, "head.fresh=true")
     answers = []
     for named in ("first", "second"):
