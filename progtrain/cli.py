@@ -23,7 +23,7 @@ from progtrain.command_line import directory, from_checkpoint, job, resume
 from progtrain.command_line.argv import Command, Mode, key_of, read
 from progtrain.command_line.check import Plan, check, hydra_problems, plan, report
 from progtrain.command_line.session import VERSION_BASE, conf_directory, given, opened
-from progtrain.errors import ConfigError, ProgtrainError
+from progtrain.errors import ConfigError, ProgtrainError, SettingError
 
 INTERRUPTED = 130
 
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     """Do what `argv` asks; the exit code."""
     try:
         return _run(argv)
-    except ProgtrainError as error:
+    except (ProgtrainError, SettingError) as error:
         return job.tell(error)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

@@ -48,9 +48,9 @@ def model_of(
     config = OmegaConf.create({**settings_of(saved), "plugins": list(plugins)})
     allow_from_here(plugins)
     _allow(config, "model", plugins)
-    growth = config.get("growth") or {}
+    growth: Any = config.get("growth") or {}
     if str(growth.get("_target_")).startswith("progtrain.") and "start" in growth:
-        start: Any = OmegaConf.to_container(growth.start)
+        start: Any = OmegaConf.to_container(growth["start"])
     else:
         _allow(config, "growth", plugins)
         policy: Any = instantiate(growth, _convert_="all")

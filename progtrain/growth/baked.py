@@ -5,7 +5,7 @@
     a new block                     stays a blend, as a module: x + α (block(x) − x)
 
 A weight that several modules hold (an embedding that is the head's too) is scaled in a copy of its
-own for the module that reads new units by it; a module that reads another one's weight keeps a hook.
+own for the module that reads new units by it; whoever reads another one's weight keeps a hook.
 """
 
 from __future__ import annotations

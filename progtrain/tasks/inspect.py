@@ -1,4 +1,4 @@
-"""`task=inspect` and `progtrain.inspect`: everything a checkpoint says of its network and its past."""
+"""`task=inspect` and `progtrain.inspect`: all that a checkpoint says of its network and its past."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from progtrain.command_line.from_checkpoint import Request
 
 RESULT = "inspect.json"
+_WIDE = 120  # columns where the output is no terminal
 _EVALUATIONS = 12  # rows on the screen
 _SAME = 2  # equal neighbours that the tree folds into one line
 
@@ -109,7 +110,8 @@ def run(request: Request) -> int:
     directory = request.claim()
     content = strict(found.to_json(), indent=2) + "\n"
     (directory / RESULT).write_text(content, encoding="utf-8")
-    show(found, Console(highlight=False, markup=False, emoji=False))
+    console = Console(highlight=False, markup=False, emoji=False)
+    show(found, console if console.is_terminal else Console(width=_WIDE, highlight=False))
     print(f"\n{directory / RESULT}")
     return 0
 
@@ -163,12 +165,12 @@ def _shapes(module: nn.Module) -> list[tuple[int, ...]]:
 
 
 def _described(module: nn.Module) -> str:
-    own = [
-        (name, "×".join(map(str, p.shape))) for name, p in module.named_parameters(recurse=False)
-    ]
-    words = [type(module).__name__, *(f"{name} {size or '1'}" for name, size in own)]
+    own = {name: p.shape for name, p in module.named_parameters(recurse=False)}
+    words = [f"{name} {'×'.join(map(str, size)) or '1'}" for name, size in own.items()]
     count = _params(module)
-    return ", ".join(words) + (f": {count:,}" if count and next(module.children(), None) else "")
+    return ", ".join([type(module).__name__, *words]) + (
+        f": {count:,}" if count and next(module.children(), None) else ""
+    )
 
 
 def _params(module: nn.Module) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -79,6 +80,8 @@ def figures(parts: Parts, saved: Checkpoint, plugins: tuple[str, ...] = ()) -> F
     controls = Controls(run.model, run.events, setup.warmup, frozen_now(run, parts.train))
     try:
         metrics = evaluate(run, setup, split, prefix)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise _unfit(error, split, saved) from error
     finally:
