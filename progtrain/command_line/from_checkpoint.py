@@ -134,9 +134,9 @@ def _checked_path(command: Command, task: str) -> Path:
                           f" settings: leave the flag out of task={task}.")  # fmt: skip
     path = _path(command)
     if not path:
-        example = f"progtrain task={task} checkpoint=outputs/<date>/<time>"
         raise ConfigError(
-            f"task={task} needs a checkpoint, such as {example} (or one of its step_*)."
+            f"task={task} needs a checkpoint: progtrain task={task} checkpoint=<directory of a run,"
+            " or one of its checkpoints/step_*>."
         )
     return Path(path).expanduser()
 

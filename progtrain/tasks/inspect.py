@@ -1,4 +1,4 @@
-"""`task=inspect` and `progtrain.inspect`: all that a checkpoint says of its network and its past."""
+"""`task=inspect`, `progtrain.inspect`: all that a checkpoint says of its network and its past."""
 
 from __future__ import annotations
 

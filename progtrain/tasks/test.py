@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from progtrain.build import Parts, build
 from progtrain.checkpoint.format import Checkpoint
@@ -79,11 +80,8 @@ def figures(parts: Parts, saved: Checkpoint, plugins: tuple[str, ...] = ()) -> F
     split, prefix = (sets.validation, "val") if sets.test is None else (sets.test, "test")
     controls = Controls(run.model, run.events, setup.warmup, frozen_now(run, parts.train))
     try:
+        _try(run.model, setup, split)
         metrics = evaluate(run, setup, split, prefix)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise _unfit(error, split, saved) from error
     finally:
         controls.lift()
     last = run.history[-1] if run.history else None
@@ -147,12 +145,26 @@ def _check_same(inputs: Inputs, parts: Parts, batches: Batches) -> None:
         )
 
 
-def _unfit(error: RuntimeError, split: Split, saved: Checkpoint) -> ConfigError:
-    told = str(error).splitlines()[0]
-    return ConfigError(
-        f"The network of {saved.path.name} does not run on samples of"
-        f" {_sized(tuple(split.x.shape[1:]))}: {told}. Choose data like those it was trained on."
-    )
+@torch.no_grad()
+def _try(model: nn.Module, setup: Setup, split: Split) -> None:
+    """Refuse samples that the network does not run on, and labels that it does not know."""
+    x, _ = next(iter(setup.batches.every(split, 1)))
+    try:
+        with setup.engine.autocast():
+            classes = model(x).shape[-1]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The network does not run on samples of {_sized(tuple(x.shape[1:]))}:"
+            f" {str(error).splitlines()[0]}. Choose data like those it was trained on."
+        ) from error
+    top = int(split.y.max())
+    if top >= classes:
+        raise ConfigError(
+            f"Label {top} is in the data; the network knows {classes} classes, 0 to {classes - 1}."
+            " Choose data with the labels that it was trained on."
+        )
 
 
 def _sized(shape: tuple[int, ...]) -> str:
