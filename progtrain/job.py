@@ -20,13 +20,14 @@ from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
 from progtrain.inputs import Inputs
 from progtrain.machine import Machine
+from progtrain.metrics import choosing
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
 from progtrain.report.screen import reporter
 from progtrain.run import Run, StopReason
 from progtrain.signals import asked
-from progtrain.start import batches_of, fingerprint, new_run, new_setup
+from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
 from progtrain.state import differences, file_sizes, pack
 
 
@@ -37,7 +38,8 @@ def train_job(parts: Parts, directory: Path) -> float:
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
-    with acquire(directory), asked() as signals:
+    counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
+    with acquire(directory), asked() as signals, counted:
         folder = directory / "checkpoints"
         sweep(folder)
         saved = latest(folder) if parts.resume else None
@@ -58,7 +60,7 @@ def train_job(parts: Parts, directory: Path) -> float:
             setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
             begin_curriculum(run, setup, ranked=True)
             reports.started(run, plan(run, setup))
-            for line in (*parts.notes, *_notes(saved, engine)):
+            for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
             reason = Machine(run, setup).go()
     if reason is StopReason.INTERRUPTED:
@@ -70,9 +72,8 @@ def _saver(
     parts: Parts, engine: Engine, batches: Batches, files: Files, directory: Path
 ) -> Callable[[Run], None]:
     """What stores a run in its directory."""
-    data = fingerprint(batches.sets.train)
-    seen = parts.data
-    inputs = Inputs.of(batches.sets, seen.shape, seen.num_classes).to_json()
+    data = fingerprint(batches.sets)
+    inputs = Inputs.of(batches.sets, parts.data.shape, num_classes(parts)).to_json()
 
     def save(run: Run) -> None:
         tensors, state = pack(run, engine, files.sizes(), data)

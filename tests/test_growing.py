@@ -244,7 +244,7 @@ def test_other_optimizers_get_the_mean_of_second_moments_and_odd_ones_are_refuse
     trained(grown, remade)
     odd = torch.optim.Adafactor(model.parameters())
     trained(model, odd)
-    with pytest.raises(GrowthError, match="Adafactor keeps state.*AdamW"):
+    with pytest.raises(GrowthError, match=r"Adafactor keeps state.*AdamW"):
         progtrain.grow(model, odd, X, progtrain.WidenZero())
 
 
@@ -312,7 +312,7 @@ def test_what_cannot_be_is_refused_with_a_way_out() -> None:
     random = progtrain.WidenRandom()
     with pytest.raises(ConfigError, match=r"counts steps: length='200steps', got '5%'"):
         progtrain.grow(model, optimizer, X, random, warmup=progtrain.LinearRamp())
-    with pytest.raises(ConfigError, match="cannot warm up by FrozenHost.*LinearRamp"):
+    with pytest.raises(ConfigError, match=r"cannot warm up by FrozenHost.*LinearRamp"):
         progtrain.grow(model, optimizer, X, random, warmup=FrozenHost())
     with pytest.raises(ConfigError, match="shares weights"):
         ramp = progtrain.LinearRamp(length="2steps")
