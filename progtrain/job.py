@@ -19,6 +19,7 @@ from progtrain.data.sets import Batches
 from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
+from progtrain.inputs import Inputs
 from progtrain.machine import Machine
 from progtrain.metrics import choosing
 from progtrain.report.diverged import diverged
@@ -29,7 +30,7 @@ from progtrain.report.screen import reporter
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.signals import asked
-from progtrain.start import batches_of, fingerprint, new_run, new_setup
+from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
 from progtrain.state import Tensors, differences, file_sizes, pack
 
 
@@ -81,10 +82,11 @@ def _savers(
 ) -> tuple[Save, SaveBest]:
     """What stores a run in its directory, as the newest and as one of the best."""
     data, folder = fingerprint(batches.sets), directory / "checkpoints"
+    inputs = Inputs.of(batches.sets, parts.data.shape, num_classes(parts)).to_json()
 
     def content(run: Run) -> tuple[Tensors, dict[str, Json]]:
         tensors, state = pack(run, engine, files.sizes(), data)
-        return tensors, {"state": state, "config": parts.config}
+        return tensors, {"state": state, "config": parts.config, "inputs": inputs}
 
     def save(run: Run) -> None:
         write(folder, run.clock.step, *content(run), parts.checkpoint.keep)
