@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Transfer,
         Warmup,
     )
-    from progtrain.settings import Checkpoints, Proof, Stopping, Training
+    from progtrain.settings import Checkpoints, Planning, Proof, Stopping, Training
 
 # What our growth YAMLs start from; a model without such sizes starts as it is.
 _START = {"width": 0.5, "depth": 0.5}
@@ -122,6 +122,7 @@ class Parts:
     stop: Stopping
     proof: Proof
     checkpoint: Checkpoints
+    plan: Planning
     task: str  # train, or plan
     seed: int
     resume: bool
@@ -143,7 +144,7 @@ def build(composed: DictConfig) -> Parts:
         raise ConfigError("\n".join(problems))
     names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
     names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-    names += ("checkpoint",)
+    names += ("checkpoint", "plan")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(

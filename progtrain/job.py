@@ -16,9 +16,10 @@ from progtrain.checkpoint.write import write
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
 from progtrain.errors import Interrupted
-from progtrain.growth.plan import plan
+from progtrain.growth.plan import plan, warnings
 from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
+from progtrain.planning.task import foresee, write_plan
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
@@ -43,9 +44,9 @@ def train_job(parts: Parts, directory: Path) -> float:
         batches = batches_of(parts, engine)
         run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
-            setup = new_setup(parts, engine, batches)
-            begin_curriculum(run, setup, ranked=False)
-            print_plan(run, plan(run, setup))
+            rehearsal = foresee(parts, engine, batches, run, directory)
+            print_plan(run, rehearsal)
+            write_plan(rehearsal, directory)
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory))
@@ -57,7 +58,7 @@ def train_job(parts: Parts, directory: Path) -> float:
             setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
             begin_curriculum(run, setup, ranked=True)
             reports.started(run, plan(run, setup))
-            for line in (*parts.notes, *_notes(saved, engine)):
+            for line in (*parts.notes, *_notes(saved, engine), *warnings(run, setup)):
                 reports.noted(run, line)
             reason = Machine(run, setup).go()
     if reason is StopReason.INTERRUPTED:

@@ -26,7 +26,7 @@ TASKS = ("train", "plan")
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
-    *("train", "stop", "proof", "checkpoint"),
+    *("train", "stop", "proof", "checkpoint", "plan"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 

@@ -49,7 +49,7 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
         if not isinstance(stage, Stage):
             break
         try:
-            grown, ahead = _grown(ahead, setup, stage)
+            grown, ahead = ahead_by(ahead, setup, stage)
         except NothingToGrowError as error:
             pass_over(ahead, stage, error)
             missing.append(error)
@@ -68,7 +68,7 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
     return rows
 
 
-def _grown(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
+def ahead_by(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
     """The run as if the stage had grown."""
     seed = mixed(ahead.seed, len(ahead.events))
     with running(stage.name):
@@ -103,6 +103,11 @@ def _check_memory(rows: Sequence[PlannedStage], engine: Engine) -> None:
             f" {before.params:,}); {free / 2**30:,.1f} GiB are free. Declare less growth, or train"
             " on another device."
         )
+
+
+def warnings(run: Run, setup: Setup) -> list[str]:
+    """What is odd about a plan and no error: a budget that ends before anything has grown."""
+    return []
 
 
 def check_times(stages: Sequence[Stage], run: Run, setup: Setup) -> None:
