@@ -7,19 +7,19 @@ so a plan that cannot be carried out fails before the clock starts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from progtrain.clock import Duration
 from progtrain.curriculum.forecast import Timeline
 from progtrain.data.sets import mixed
 from progtrain.errors import ConfigError, NothingToGrowError, settings_of
-from progtrain.flops import num_params, training_flops
+from progtrain.flops import num_params, on_meta, training_flops
 from progtrain.growth.declared import pass_over
 from progtrain.growth.freezing import check_names
 from progtrain.growth.grow import Grown, Host, running
 from progtrain.growth.life import lengths
-from progtrain.growth.transaction import construct
+from progtrain.growth.transaction import check_pair, construct
 from progtrain.hardware.engine import Engine
 from progtrain.report.reporter import PlannedStage
 from progtrain.run import Event, Phase, Run, Stage
@@ -29,12 +29,16 @@ from progtrain.transfer.teachers import taught_by
 
 _MOST = 100  # stages that are worth planning
 
+Ahead = Callable[[Run, Setup, Stage], tuple[Grown, Run]]  # a copy, and the run that has it
 
-def plan(run: Run, setup: Setup) -> list[PlannedStage]:
+
+def plan(run: Run, setup: Setup, ahead_by: Ahead | None = None) -> list[PlannedStage]:
     """The stages to come, if each comes in time; the first row is the network now.
 
-    Raises `ConfigError` or `GrowthError` for a plan that cannot be carried out.
+    `ahead_by` grows a copy (default: with the values it would have). Raises `ConfigError` or
+    `GrowthError` for a plan that cannot be carried out.
     """
+    grown_by = ahead_by or with_values
     with settings_of("scheduler"):
         learning_rate(run, setup)
     ahead = replace(
@@ -49,7 +53,7 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
         if not isinstance(stage, Stage):
             break
         try:
-            grown, ahead = ahead_by(ahead, setup, stage)
+            grown, ahead = grown_by(ahead, setup, stage)
         except NothingToGrowError as error:
             pass_over(ahead, stage, error)
             missing.append(error)
@@ -68,11 +72,27 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
     return rows
 
 
-def ahead_by(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
+def with_values(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
     """The run as if the stage had grown."""
     seed = mixed(ahead.seed, len(ahead.events))
     with running(stage.name):
         grown = construct(Host.of(ahead), stage, setup, seed)
+    return grown, _after(ahead, stage, grown)
+
+
+def by_shape(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
+    """The same of a run on the meta device: new entries get no values."""
+    check_pair(stage.operator, setup.warmup)
+    host = replace(Host.of(ahead), stage=stage.name)
+    edit = stage.operator.propose(host).settled(host.model)
+    model = copy.deepcopy(host.model)
+    edit.apply(model, host.template)
+    grown = Grown(on_meta(model), edit, host)
+    return grown, _after(ahead, stage, grown)
+
+
+def _after(ahead: Run, stage: Stage, grown: Grown) -> Run:
+    with running(stage.name):
         flops = training_flops(grown.model, ahead.probe.x)
     params, now = num_params(grown.model), ahead.clock.now
     event = Event(
@@ -80,7 +100,7 @@ def ahead_by(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
         ahead.params, params, ahead.flops, flops, False, 0.0, None,
     )  # fmt: skip
     events = [*ahead.events, event]
-    return grown, replace(ahead, model=grown.model, events=events, params=params, flops=flops)
+    return replace(ahead, model=grown.model, events=events, params=params, flops=flops)
 
 
 def _check_size(rows: Sequence[PlannedStage], limit: int | None) -> None:

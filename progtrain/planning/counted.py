@@ -19,6 +19,7 @@ from progtrain.growth.average import begin
 from progtrain.growth.heads import outputs_by_head
 from progtrain.growth.transaction import sliced_tensors
 from progtrain.objective import cross_entropy
+from progtrain.optimizers.group import OptimizerSet
 from progtrain.planning.memory import held
 from progtrain.planning.rows import Held
 from progtrain.run import Probe, Run
@@ -51,15 +52,14 @@ def _built(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
-def _optimizer(model: nn.Module, run: Run, setup: Setup):
+def _optimizer(model: nn.Module, run: Run, setup: Setup) -> OptimizerSet:
     sliced = sliced_tensors(run.edits)
     return setup.optimizer.build(dict(model.named_parameters()), sliced)
 
 
 def counted_held(run: Run, setup: Setup, teachers: int = 0) -> Held:
     """What the run will hold once the optimizer has stepped; `teachers` are their bytes."""
-    ahead = run if run.probe.x.is_meta else without_values(run, setup)
-    ahead = replace(ahead, optimizer=_optimizer(ahead.model, run, setup))
+    ahead = without_values(run, setup)
     for p in ahead.model.parameters():
         p.grad = torch.empty_like(p)
     ahead.optimizer.step()

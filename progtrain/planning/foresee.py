@@ -13,10 +13,10 @@ from progtrain.errors import NothingToGrowError, settings_of
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import pass_over
 from progtrain.growth.life import first_phase, lengths
-from progtrain.growth.plan import ahead_by
+from progtrain.growth.plan import Ahead, with_values
 from progtrain.growth.trial import copied
 from progtrain.planning import when
-from progtrain.planning.counted import activations, counted_held, without_values
+from progtrain.planning.counted import activations, counted_held
 from progtrain.planning.disk import checkpoint_bytes
 from progtrain.planning.fit import check_room, fitting
 from progtrain.planning.memory import held, measured
@@ -42,12 +42,16 @@ class Foreseen:
 class Foresight:
     """Plans one run; what it trains and grows is a copy."""
 
-    def __init__(self, run: Run, setup: Setup, timed: int | None) -> None:
-        """`timed` are the steps of each stage that are timed; None: nothing is computed."""
+    def __init__(
+        self, run: Run, setup: Setup, timed: int | None, counted_by: Ahead = with_values
+    ) -> None:
+        """`timed` are the steps of each stage that are timed; None: nothing is computed, and a copy
+        is grown by `counted_by`."""
+        self.counted_by = counted_by
         self.setup = replace(setup, reporter=Many([]), save=lambda run: None)
         self.timed = timed
-        self.run = copied(run) if timed else without_values(run, setup)
-        self.run.ways_back = dict(run.ways_back) if timed else {}
+        self.run = copied(run)
+        self.run.ways_back = dict(run.ways_back)
         if self.run.order is None:
             self.run.order = torch.arange(len(setup.batches.sets.train))
         self.rows, self.walked = list[Row](), list[Walked]()
@@ -71,7 +75,7 @@ class Foresight:
     def _next(self) -> Stage | None:
         """What grows next, whenever that is; None where nothing does."""
         with settings_of("growth"):
-            if self.walked and self.walked[-1].asked:
+            if self.walked and self.walked[-1].open:
                 return self._upcoming()
             begin = self.run.clock.now
             walked = walk(self.run, self.setup, self.rows[-1].step_seconds)
@@ -100,7 +104,7 @@ class Foresight:
     def _note(self, walked: Walked) -> None:
         """What is known now of the last row."""
         self.walked.append(walked)
-        if walked.asked and walked.due is None:
+        if walked.open:
             return
         row = self.rows[-1]
         began = row.begins or walked.begin
@@ -111,8 +115,7 @@ class Foresight:
         )
 
     def _grow(self, stage: Stage) -> None:
-        known = not self.walked[-1].asked or self.walked[-1].due is not None
-        begins = self.run.clock.now if known else None
+        begins = None if self.walked[-1].open else self.run.clock.now
         cause = when.at(begins, self.run) if begins else when.awaited(self.setup.growth, stage)
         if self.walked[-1].asked and begins:
             cause += " at the latest"
@@ -152,10 +155,9 @@ class Foresight:
 
     def _counted_growth(self, row: Row, stage: Stage) -> Row:
         before = self.rows[-1].held
-        grown, self.run = ahead_by(self.run, self.setup, stage)
+        grown, self.run = self.counted_by(self.run, self.setup, stage)
         event = self.run.events[-1]
         self.run.events[-1] = replace(event, phase=first_phase(lengths(self.setup, event)))
-        self.run.optimizer = without_values(self.run, self.setup).optimizer
         memory = before.between + counted_held(self.run, self.setup).weights
         return replace(row, what=grown.edit.brief(), growth_memory=memory)
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +69,8 @@ def _silent() -> Generator[None]:
 
 
 def _highest(profiler: profile) -> int:
-    results = profiler.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
-    moves = [each for each in results.events() if each.name() == "[memory]"]  # pyright: ignore
+    results: Any = profiler.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
+    moves = [each for each in results.events() if each.name() == "[memory]"]
     level = highest = 0
     for move in sorted(moves, key=lambda each: each.start_ns()):
         level += move.nbytes()

@@ -76,7 +76,7 @@ class Totals:
     seconds: Span | None
     training: Span | None  # the parts of `seconds`
     evaluating: Span | None
-    growing: float | None
+    growing: Span | None
     storing: float | None
     checkpoint: int  # bytes of the largest one
     checkpoints: int  # how many stay

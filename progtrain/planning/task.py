@@ -9,15 +9,17 @@ from pathlib import Path
 from progtrain.build import Parts
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
-from progtrain.growth.plan import plan, warnings
+from progtrain.errors import GrowthError
+from progtrain.growth.plan import by_shape, plan, warnings
 from progtrain.hardware.engine import Engine
+from progtrain.planning.counted import without_values
 from progtrain.planning.disk import check_disk, writing_seconds
-from progtrain.planning.fit import fitting
-from progtrain.planning.foresee import Foresight
+from progtrain.planning.foresee import Foreseen, Foresight
 from progtrain.planning.rehearse import undisturbed
 from progtrain.planning.rows import Rehearsal
 from progtrain.planning.totals import Storage, totals, with_seconds
 from progtrain.run import Run
+from progtrain.setup import Setup
 from progtrain.start import new_setup
 
 PLAN = "plan.json"
@@ -29,40 +31,41 @@ def foresee(parts: Parts, engine: Engine, batches: Batches, run: Run, directory:
     Raises what the run would raise at a growth, `ConfigError` for a plan that cannot be carried
     out, and `EnvironmentProblem` where memory or disk is too small for it.
     """
-    setup = new_setup(parts, engine, batches)
-    free = engine.free_memory()
+    setup, free = new_setup(parts, engine, batches), engine.free_memory()
     with undisturbed(setup):
         begin_curriculum(run, setup, ranked=False)
-        told = warnings(run, setup) if plan(run, setup) else []
-        return _foreseen(parts, engine, batches, run, directory, free, told)
-
-
-def _foreseen(
-    parts: Parts,
-    engine: Engine,
-    batches: Batches,
-    run: Run,
-    directory: Path,
-    free: int | None,
-    told: list[str],
-) -> Rehearsal:
-    setup, planning = new_setup(parts, engine, batches), parts.plan
-    foresight = Foresight(run, setup, planning.steps if planning.rehearse else None)
-    foreseen = foresight.go()
-    largest = max(row.checkpoint or 0 for row in foreseen.rows)
-    need, disk_free = check_disk(directory, largest, parts.checkpoint.keep)
-    writing = 0.0
-    if planning.rehearse:
-        with fitting("the last checkpoint", foreseen.rows, setup):
-            writing = writing_seconds(foresight.run, engine, directory, parts.config)
+        foreseen, last = (
+            _rehearsed(run, setup, parts) if parts.plan.rehearse else _counted(run, setup)
+        )
+        largest = max(row.checkpoint or 0 for row in foreseen.rows)
+        need, disk_free = check_disk(directory, largest, parts.checkpoint.keep)
+        writing = writing_seconds(last, engine, directory, parts.config) if last else 0.0
     storage = Storage(largest, need, disk_free, writing)
     return Rehearsal(
         rows=with_seconds(foreseen, setup, run),
         totals=totals(foreseen, setup, run, storage, free),
-        rehearsed=planning.rehearse,
+        rehearsed=parts.plan.rehearse,
         device=engine.facts(),
-        warnings=list(dict.fromkeys([*told, *foreseen.warnings])),
+        warnings=list(dict.fromkeys([*warnings(run, setup), *foreseen.warnings])),
     )
+
+
+def _rehearsed(run: Run, setup: Setup, parts: Parts) -> tuple[Foreseen, Run]:
+    """By real steps; and the copy that has taken them."""
+    plan(run, setup)
+    foresight = Foresight(run, setup, parts.plan.steps)
+    return foresight.go(), foresight.run
+
+
+def _counted(run: Run, setup: Setup) -> tuple[Foreseen, None]:
+    """By shapes alone; where a network or an operator looks at values, by growing real copies."""
+    try:
+        empty = without_values(run, setup)
+        plan(empty, setup, by_shape)
+        return Foresight(empty, setup, None, by_shape).go(), None
+    except (GrowthError, NotImplementedError, RuntimeError):
+        plan(run, setup)
+        return Foresight(run, setup, None).go(), None
 
 
 def write_plan(rehearsal: Rehearsal, directory: Path) -> Path:

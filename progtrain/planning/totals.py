@@ -41,22 +41,20 @@ def totals(
     what it comes to if nothing more grows, the most if all grows at once."""
     rows, walked = foreseen.rows, foreseen.walked
     last, now, known = walked[-1], run.clock.now, walked[-1].known
-    open_end = last.due is None and last.asked
-    tail = rows[len(walked) - 1 :] if open_end else rows[-1:]
+    tail = rows[len(walked) - 1 :] if last.open else rows[-1:]
     flops = Span(last.end.flops - now.flops, _most_flops(last, tail) - now.flops)
     timed = known and all(row.step_seconds is not None for row in rows)
     training = _training(walked, tail) if timed else None
     evaluating = _evaluating(rows, walked, tail, setup, run) if timed else None
-    growing = sum(row.growth_seconds or 0.0 for row in rows) if timed else None
+    growing = _growing(rows, len(walked)) if timed else None
     storing = None
     if timed:
         stored = 1 + times(now, last.end, setup.checkpoint.every, run.clock)
         storing = stored * storage.seconds
     seconds = None
-    if training and evaluating and growing is not None and storing is not None:
-        fixed = growing + storing
-        least = training.least + evaluating.least + fixed
-        seconds = Span(least, training.most + evaluating.most + fixed)
+    if training and evaluating and growing and storing is not None:
+        parts = (training, evaluating, growing, Span(storing, storing))
+        seconds = Span(sum(p.least for p in parts), sum(p.most for p in parts))
     sets = setup.batches.sets
     splits = (sets.train, sets.validation, *([sets.test] if sets.test is not None else []))
     on_device = setup.engine.settings.data_on_device
@@ -81,6 +79,11 @@ def totals(
 def _most_flops(last: Walked, tail: Sequence[Row]) -> float:
     largest = max(row.flops_per_step for row in tail) / tail[0].flops_per_step
     return last.begin.flops + (last.end.flops - last.begin.flops) * largest
+
+
+def _growing(rows: Sequence[Row], known: int) -> Span:
+    each = [row.growth_seconds or 0.0 for row in rows]
+    return Span(sum(each[:known]), sum(each))
 
 
 def _training(walked: Sequence[Walked], tail: Sequence[Row]) -> Span:

@@ -48,6 +48,11 @@ class Walked:
     known: bool = True  # whether the run's length can be counted at all
 
     @property
+    def open(self) -> bool:
+        """Whether nobody knows where it ends."""
+        return self.asked and self.due is None
+
+    @property
     def steps(self) -> int:
         return self.end.step - self.begin.step
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -112,11 +112,13 @@ def _totals(totals: Totals) -> Iterator[str]:
     whole += [_span(totals.flops, words.flops)] if totals.flops else []
     whole += [_span(totals.seconds, words.seconds)] if totals.seconds else []
     yield "Whole run: " + (", ".join(whole) or "its length cannot be told without real steps")
-    if totals.training and totals.evaluating:
+    if totals.flops and totals.flops.least != totals.flops.most:
+        yield "  (from what it comes to if nothing more grows, to all growths at once)"
+    if totals.training and totals.evaluating and totals.growing:
         yield (
             f"  of that training {_span(totals.training, words.seconds)}, evaluating"
-            f" {_span(totals.evaluating, words.seconds)}, growing {_time(totals.growing)},"
-            f" storing {_time(totals.storing)}"
+            f" {_span(totals.evaluating, words.seconds)}, growing"
+            f" {_span(totals.growing, words.seconds)}, storing {_time(totals.storing)}"
         )
     free = "" if totals.memory_free is None else f" of {size(totals.memory_free)} free"
     data = f"; the data set takes {size(totals.data)} beside it" if totals.data else ""
@@ -136,9 +138,9 @@ def _told(rehearsal: Rehearsal) -> Iterator[str]:
     yield ""
 
 
-def _span(span: Span, told) -> str:
+def _span(span: Span, told: Callable[[float], str]) -> str:
     least, most = told(span.least), told(span.most)
-    return least if least == most else f"{least} (nothing more grows) to {most} (all grows at once)"
+    return least if least == most else f"{least} to {most}"
 
 
 def _time(number: float | None) -> str:
