@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, tree
+from progtrain.command_line import classes, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import (
         AtGrowth,
+        Augment,
         Curriculum,
         Data,
         Growth,
         Hardware,
+        Loss,
+        Mix,
         Monitor,
         OptimizerRecipe,
         Settle,
@@ -108,6 +112,8 @@ class Parts:
 
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     data: Data
+    mix: Mix
+    loss: Loss
     curriculum: Curriculum
     growth: Growth
     warmup: Warmup
@@ -129,12 +135,14 @@ class Parts:
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
 def build(composed: DictConfig) -> Parts:
     """Check once more and build; raises `ConfigError` with all that is wrong."""
     config = copy.deepcopy(composed)
+    uncounted = classes.assume(config)
     findings = signatures.check(config)
     problems = [finding.problem for finding in findings if finding.problem]
     if not problems:
@@ -142,9 +150,11 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
+    if uncounted:
+        classes.count(config, partial(_make, config, "data"))
     names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
     names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-    names += ("checkpoint", "plan")
+    names += ("checkpoint", "mix", "loss", "plan")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(
@@ -155,6 +165,7 @@ def build(composed: DictConfig) -> Parts:
         config=resolved(config),
         choices=_choices(config),
         monitors=_named(config, "monitor"),
+        augments=_named(config, "augment"),
         notes=tuple(_notes(factory, made["growth"].start)),
         **made,
     )
