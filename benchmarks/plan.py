@@ -210,8 +210,9 @@ def main() -> None:
             work = planned if asked.only == "plan" else trained
             print(json.dumps(work(parts, Path(folder))))
         return
-    print("| network | stage | parameters (off by) | GFLOPs a step (off by) | peak MiB, plan |"
-          " peak MiB, run | off by | seconds, plan / run |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    heads = ("network", "stage", "parameters (off by)", "GFLOPs a step (off by)", "peak MiB, plan",
+             "peak MiB, run", "off by", "seconds, plan / run")  # fmt: skip
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for model in asked.models:
         for row in compared(model, asked.device, given):
             print(f"| {' | '.join(cells(row))} |", flush=True)

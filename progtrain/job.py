@@ -16,7 +16,8 @@ from progtrain.checkpoint.write import write
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
 from progtrain.errors import Interrupted
-from progtrain.growth.plan import plan, warnings
+from progtrain.growth.plan import plan
+from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
 from progtrain.planning.task import foresee, write_plan

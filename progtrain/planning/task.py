@@ -10,7 +10,8 @@ from progtrain.build import Parts
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
 from progtrain.errors import GrowthError
-from progtrain.growth.plan import by_shape, plan, warnings
+from progtrain.growth.plan import by_shape, plan
+from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
 from progtrain.planning.counted import without_values
 from progtrain.planning.disk import check_disk, writing_seconds
