@@ -18,10 +18,12 @@ from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
 from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
+from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
 from progtrain.inputs import Inputs
 from progtrain.machine import Machine
 from progtrain.metrics import choosing
+from progtrain.planning.task import foresee, write_plan
 from progtrain.report.diverged import diverged
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
@@ -50,9 +52,9 @@ def train_job(parts: Parts, directory: Path) -> float:
         batches = batches_of(parts, engine)
         run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
-            setup = new_setup(parts, engine, batches)
-            begin_curriculum(run, setup, ranked=False)
-            print_plan(run, plan(run, setup))
+            rehearsal = foresee(parts, engine, batches, run, directory)
+            print_plan(run, rehearsal)
+            write_plan(rehearsal, directory)
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory))
@@ -68,6 +70,8 @@ def train_job(parts: Parts, directory: Path) -> float:
             reports.started(run, plan(run, setup))
             for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
+            for line in warnings(run, setup):
+                reports.noted(run, f"warning: {line}")
             try:
                 reason = Machine(run, setup).go()
             except DivergedError as error:

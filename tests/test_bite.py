@@ -558,6 +558,8 @@ SILENT = {
         "stop.max_params": "refuses a plan (test_limits)",
         "checkpoint.every": "storing changes nothing (test_resume)",
         "checkpoint.keep": "storing changes nothing",
+        "plan.rehearse": "a plan trains nothing (test_plan)",
+        "plan.steps": "how often a plan measures (test_plan)",
     },
     "transfer/distill": {"device": "where it computes (test_transfer, on a GPU)"},
     "transfer/progressive": {"device": "where they compute (test_transfer, on a GPU)"},
