@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         AtGrowth,
         Curriculum,
         Data,
+        Debug,
         Growth,
         Hardware,
         Monitor,
@@ -122,6 +123,7 @@ class Parts:
     stop: Stopping
     proof: Proof
     checkpoint: Checkpoints
+    debug: Debug
     task: str  # train, or plan
     seed: int
     resume: bool
@@ -143,7 +145,7 @@ def build(composed: DictConfig) -> Parts:
         raise ConfigError("\n".join(problems))
     names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
     names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-    names += ("checkpoint",)
+    names += ("checkpoint", "debug")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(

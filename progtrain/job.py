@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,8 @@ from progtrain.checkpoint.read import latest
 from progtrain.checkpoint.write import write
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
+from progtrain.debug.again import Anew
+from progtrain.debug.around import Around
 from progtrain.errors import Interrupted
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
@@ -40,7 +43,9 @@ def train_job(parts: Parts, directory: Path) -> float:
         folder = directory / "checkpoints"
         sweep(folder)
         saved = latest(folder) if parts.resume else None
-        batches = batches_of(parts, engine)
+        parts = parts.debug.trimmed(parts)
+        size = parts.train.batch_size * parts.train.accumulate
+        batches = parts.debug.cut(batches_of(parts, engine), size)
         run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
             setup = new_setup(parts, engine, batches)
@@ -48,7 +53,7 @@ def train_job(parts: Parts, directory: Path) -> float:
             print_plan(run, plan(run, setup))
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
-        files = Files(directory, parts.choices, _overrides(directory))
+        files = Files(directory, parts.choices, _overrides(directory), parts.debug.status)
         facts = [engine.facts(), *(saved.skipped if saved else ())]
         again = _resume_command(parts, directory)
         shown = reporter(directory, parts.choices, facts, again)
@@ -59,9 +64,11 @@ def train_job(parts: Parts, directory: Path) -> float:
             reports.started(run, plan(run, setup))
             for line in (*parts.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
-            reason = Machine(run, setup).go()
+            around = Around(directory, Anew(parts, batches, saved))
+            reason = parts.debug.drive(Machine(run, setup), around)
     if reason is StopReason.INTERRUPTED:
         raise Interrupted(signals.number, f"Continue with: {again}")
+    around.conclude(partial(print, flush=True))
     return run.last_metric if run.last_metric is not None else float("nan")
 
 

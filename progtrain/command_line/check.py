@@ -25,7 +25,7 @@ _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
-    *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
+    *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware", "debug"),
     *("train", "stop", "proof", "checkpoint"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
