@@ -13,7 +13,8 @@ from progtrain.machine import Machine
 _SAYS = {
     "loss": "The forward pass is not deterministic: look at the data, dropout, or an operation of"
     " yours that draws from a generator which no seed reaches.",
-    "gradient": "The backward pass is not deterministic: try hardware.deterministic=true.",
+    "gradient": "The backward pass is not deterministic (or the forward, where a norm hides it"
+    " from the loss): try hardware.deterministic=true.",
     "weight": "What changes weights is not deterministic: the optimizer, or the operator of a"
     " growth that draws from a generator which no seed reaches.",
     "buffer": "The forward pass changes a buffer in another way.",

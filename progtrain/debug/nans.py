@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd import set_detect_anomaly
 from torch.nn.modules.module import (
@@ -34,7 +35,7 @@ _FUNCTION = re.compile(r"Function '(\w+)' returned nan values")
 
 
 @dataclass(frozen=True)
-class FindNan(NoDebug):
+class Nans(NoDebug):
     """Stops at the first number that is not finite and names the module, step and stage."""
 
     backward: bool = True  # look at gradients too (torch's anomaly detection, several times slower)
@@ -42,7 +43,7 @@ class FindNan(NoDebug):
     def trimmed(self, parts: Parts) -> Parts:
         if getattr(parts.hardware, "compile", False):
             raise ConfigError(
-                "debug=find_nan looks into modules, and compiled ones cannot be looked into:"
+                "debug=nans looks into modules, and compiled ones cannot be looked into:"
                 " add hardware.compile=false."
             )
         return parts
@@ -51,10 +52,10 @@ class FindNan(NoDebug):
         # fp16 lets gradients overflow on purpose and skips such steps
         scaled = machine.setup.engine.scaler.is_enabled()
         if self.backward and scaled:
-            machine.setup.reporter.noted(machine.run, "debug=find_nan: gradients of fp16 may overflow")
+            machine.setup.reporter.noted(machine.run, "debug=nans: gradients of fp16 may overflow")
         with looking(machine.run), gradients_checked(machine.run, self.backward and not scaled):
             reason = machine.go()
-        around.lines.append(f"find_nan: every number was finite in {machine.run.clock.step:,} steps.")
+        around.lines.append(f"nans: every number was finite in {machine.run.clock.step:,} steps.")
         return reason
 
 
@@ -73,7 +74,10 @@ class _Watch:
         if self.running.pop() is not module:
             self.running.clear()  # an earlier pass has ended in an error
             return
-        if output is not None and not finite(output):
+        # a traced forward must not see that it is looked at
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            good = finite(output)
+        if not good:
             raise DivergedError(self._told(network, module, inputs))
 
     def _told(self, network: nn.Module, module: nn.Module, inputs: Any) -> str:
