@@ -191,7 +191,7 @@ def test_a_profile_has_a_table_and_a_trace_of_its_window(tmp_path: Path) -> None
     told = (tmp_path / "debug.txt").read_text().splitlines()
     assert told[0] == "profile: steps 6 to 9"
     assert told[1].split() == ["operator", "calls", "self", "CPU", "share", "memory"]
-    assert sum("::" in line for line in told) == 5 and told[7].startswith("moves: ")
+    assert any("aten::" in line for line in told[2:7]) and told[7].startswith("moves: ")
     times = [float(line[52:63]) for line in told[2:7]]
     assert times == sorted(times, reverse=True) and times[0] > 0
     assert any("step 4×" in line for line in told)
@@ -413,8 +413,8 @@ def test_lengths_in_seconds_are_named_as_what_cannot_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The steps of the second run take three times as long."""
-    durations = cycle((0.0, 0.01, 0.0, 0.03))
-    watch = SimpleNamespace(perf_counter=lambda times=accumulate(durations): next(times))
+    times = accumulate(cycle((0.0, 0.01, 0.0, 0.03)))
+    watch = SimpleNamespace(perf_counter=lambda: next(times))
     monkeypatch.setattr(stepper, "time", watch)
     made = parts(*GROWING, "growth.stages.deeper=null", "growth.stages.wider.at=0.05seconds",
                  "debug=determinism", "debug.resume=null")  # fmt: skip
