@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, tree
+from progtrain.command_line import classes, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -30,11 +31,14 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import (
         AtGrowth,
+        Augment,
         Curriculum,
         Data,
         Debug,
         Growth,
         Hardware,
+        Loss,
+        Mix,
         Monitor,
         OptimizerRecipe,
         Settle,
@@ -109,6 +113,8 @@ class Parts:
 
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     data: Data
+    mix: Mix
+    loss: Loss
     curriculum: Curriculum
     growth: Growth
     warmup: Warmup
@@ -130,12 +136,14 @@ class Parts:
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
 def build(composed: DictConfig) -> Parts:
     """Check once more and build; raises `ConfigError` with all that is wrong."""
     config = copy.deepcopy(composed)
+    uncounted = classes.assume(config)
     findings = signatures.check(config)
     problems = [finding.problem for finding in findings if finding.problem]
     if not problems:
@@ -143,9 +151,15 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
+    if uncounted:
+        classes.count(config, partial(_make, config, "data"))
     names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
     names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
+<<<<<<< HEAD
     names += ("checkpoint", "debug")
+=======
+    names += ("checkpoint", "mix", "loss")
+>>>>>>> main
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(
@@ -156,6 +170,7 @@ def build(composed: DictConfig) -> Parts:
         config=resolved(config),
         choices=_choices(config),
         monitors=_named(config, "monitor"),
+        augments=_named(config, "augment"),
         notes=tuple(_notes(factory, made["growth"].start)),
         **made,
     )

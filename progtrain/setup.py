@@ -9,7 +9,9 @@ from torch import nn
 
 from progtrain.contracts import (
     AtGrowth,
+    Augment,
     Growth,
+    Mix,
     Monitor,
     OptimizerRecipe,
     Settle,
@@ -20,6 +22,8 @@ from progtrain.contracts import (
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
+from progtrain.mix.none import NoMix
+from progtrain.objective import Criterion, plain
 from progtrain.report.reporter import Reporter
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Proof, Stopping, Training
@@ -52,6 +56,9 @@ class Setup:
     proof: Proof = field(default_factory=Proof)
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     transfer: Transfer = field(default_factory=Inherit)
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
+    mix: Mix = field(default_factory=NoMix)
+    criterion: Criterion = plain  # what training minimises
 
     def __post_init__(self) -> None:
         for monitor in self.monitors.values():

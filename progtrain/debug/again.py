@@ -37,7 +37,7 @@ class Anew:
         return Machine(run, setup)
 
     def _stored(self, past: Machine) -> Checkpoint | None:
-        data = fingerprint(self.batches.sets.train)
+        data = fingerprint(self.batches.sets)
         with TemporaryDirectory() as folder:
 
             def store(run: Run) -> None:

@@ -22,7 +22,8 @@ def first(batches: Batches, samples: int) -> Sets:
     sets = batches.sets
     index = batches.indices(0, min(samples, len(sets.train)))
     columns = {name: column[index] for name, column in sets.columns.items()}
-    return replace(sets, train=picked(sets.train, index), columns=columns)
+    train = picked(sets.train, index)
+    return replace(sets, train=train, columns=columns, fingerprint=None)
 
 
 def picked(split: Split, index: Tensor) -> Split:

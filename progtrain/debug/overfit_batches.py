@@ -1,7 +1,7 @@
 """Learn a few batches by heart: a network that cannot is broken, or its training is.
 
 The first batches of the run come again and again, for training and for evaluation, with no
-curriculum. Nothing generalises here: labels may be wrong or shuffled, the loss must still go to
+curriculum, augmentation or mixing. Nothing generalises here: labels may be wrong or shuffled, the loss must still go to
 about zero. After every growth it must come back there.
 """
 
@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from progtrain.augment.none import NoAugment
 from progtrain.curriculum.none import NoCurriculum
 from progtrain.data.sets import Batches
 from progtrain.debug.first_batches import InOrder, first
 from progtrain.debug.none import NoDebug
 from progtrain.errors import require
+from progtrain.mix.none import NoMix
 from progtrain.report.words import metric
 from progtrain.run import Run, StopReason
 from progtrain.settings import whole
@@ -51,7 +53,13 @@ class OverfitBatches(NoDebug):
     def trimmed(self, parts: Parts) -> Parts:
         every = f"{max(1, self.steps // _LOOKS)}steps"
         train = replace(parts.train, duration=f"{self.steps}steps", evaluate_every=every)
-        return replace(parts, train=train, curriculum=NoCurriculum())
+        return replace(
+            parts,
+            train=train,
+            curriculum=NoCurriculum(),
+            augments={"none": NoAugment()},
+            mix=NoMix(),
+        )
 
     def cut(self, batches: Batches, size: int) -> Batches:
         sets = first(batches, self.batches * size)
@@ -70,8 +78,8 @@ class OverfitBatches(NoDebug):
             around.problem = (
                 f"The network has not learnt the same {self.batches} batches by heart:"
                 f" {_LOSS} is {metric(last.last)} after {machine.run.clock.step:,} steps, more than"
-                f" debug.loss={self.loss:g}. Look at optimizer.lr, train.freeze, the labels and the"
-                " model's dropout; or give it longer: debug.steps."
+                f" debug.loss={self.loss:g}. Look at optimizer.lr, train.freeze, the labels, the"
+                " loss (smoothed labels have a floor) and dropout; or raise debug.steps."
             )
         return reason
 
