@@ -155,11 +155,7 @@ def build(composed: DictConfig) -> Parts:
         classes.count(config, partial(_make, config, "data"))
     names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
     names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-<<<<<<< HEAD
-    names += ("checkpoint", "debug")
-=======
-    names += ("checkpoint", "mix", "loss")
->>>>>>> main
+    names += ("checkpoint", "mix", "loss", "debug")
     factory = ModelFactory(config)
     made = {name: _make(config, name) for name in names}
     return Parts(

@@ -25,13 +25,8 @@ _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
-<<<<<<< HEAD
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware", "debug"),
-    *("train", "stop", "proof", "checkpoint"),
-=======
-    *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
     *("train", "stop", "proof", "checkpoint", "mix", "loss"),
->>>>>>> main
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 

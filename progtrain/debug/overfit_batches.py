@@ -1,8 +1,8 @@
 """Learn a few batches by heart: a network that cannot is broken, or its training is.
 
 The first batches of the run come again and again, for training and for evaluation, with no
-curriculum, augmentation or mixing. Nothing generalises here: labels may be wrong or shuffled, the loss must still go to
-about zero. After every growth it must come back there.
+curriculum, augmentation or mixing. Nothing generalises here: labels may be wrong or shuffled, the
+loss must still go to about zero, and come back there after every growth.
 """
 
 from __future__ import annotations
