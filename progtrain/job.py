@@ -22,6 +22,7 @@ from progtrain.errors import Interrupted
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
+from progtrain.metrics import choosing
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
@@ -39,7 +40,8 @@ def train_job(parts: Parts, directory: Path) -> float:
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
-    with acquire(directory), asked() as signals:
+    counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
+    with acquire(directory), asked() as signals, counted:
         folder = directory / "checkpoints"
         sweep(folder)
         saved = latest(folder) if parts.resume else None

@@ -11,6 +11,7 @@ from progtrain.contracts import (
     AtGrowth,
     Augment,
     Growth,
+    Metric,
     Mix,
     Monitor,
     OptimizerRecipe,
@@ -22,6 +23,7 @@ from progtrain.contracts import (
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
+from progtrain.metrics.accuracy import Accuracy
 from progtrain.mix.none import NoMix
 from progtrain.objective import Criterion, plain
 from progtrain.report.reporter import Reporter
@@ -59,10 +61,18 @@ class Setup:
     augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
     mix: Mix = field(default_factory=NoMix)
     criterion: Criterion = plain  # what training minimises
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: {"accuracy": Accuracy()})
 
     def __post_init__(self) -> None:
         for monitor in self.monitors.values():
             monitor.check(self)
+        for metric in self.metrics.values():
+            metric.check(self)
+
+    @property
+    def bytes_per_target(self) -> float | None:
+        """How many bytes of text a target stands for; None where the data are no text."""
+        return getattr(self.batches.sets, "bytes_per_target", None)
 
     @property
     def undoes(self) -> bool:

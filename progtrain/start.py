@@ -159,7 +159,8 @@ def new_setup(
         transfer=parts.transfer,
         augments=parts.augments,
         mix=parts.mix,
-        criterion=parts.loss.criterion(batches.sets, parts.data.num_classes, engine.device),
+        criterion=parts.loss.criterion(batches.sets, _num_classes(parts), engine.device),
+        metrics=parts.metrics,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from progtrain.data.sets import Split
 from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
 from progtrain.growth.heads import answering, mean_loss, outputs_by_head
-from progtrain.objective import correct, cross_entropy
+from progtrain.metrics.tally import Answers, Tally
+from progtrain.objective import cross_entropy
 from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
@@ -99,7 +99,7 @@ def minimised(
 
 
 def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
-    """Loss and accuracy over a whole split, each target once, at the alphas training has now.
+    """The loss and every metric over a whole split, each target once, at the alphas of now.
 
     Where an average of the weights is kept, its figures are beside them, as `<prefix>/ema/…`.
     """
@@ -115,9 +115,7 @@ def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, flo
 def evaluate_network(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
     """Figures of the head that answers, and as `<prefix>/<head>/…` of each where there are several;
     the backbone is run once."""
-    loss = partial(torch.zeros, (), device=setup.engine.device, dtype=torch.float64)
-    right = partial(torch.zeros, (), device=setup.engine.device, dtype=torch.int64)
-    sums: dict[str, Tensor] = {}
+    tallies: dict[str, Tally] = {}
     model.eval()
     with (
         torch.no_grad(),
@@ -128,13 +126,19 @@ def evaluate_network(model: nn.Module, setup: Setup, split: Split, prefix: str) 
         for x, y in setup.batches.every(split, evaluation_batch(split, setup.num_classes)):
             out = model(x)
             heads = {f"{prefix}/{name}": each for name, each in by_head(out).items()}
+            classes = max(out.shape[-1], setup.num_classes)
             for name, each in {prefix: out, **heads}.items():
-                logits = each.float()
-                if logits.shape[-1] == out.shape[-1]:  # else it may not know a target
-                    sums.setdefault(f"{name}/loss", loss()).add_(cross_entropy(logits, y, "sum"))
-                sums.setdefault(f"{name}/accuracy", right()).add_(correct(logits, y))
+                logits = each if each.dtype is torch.float64 else each.float()
+                knows = logits.shape[-1] == out.shape[-1]  # else it may not know a target
+                summed = cross_entropy(logits, y, "sum") if knows else None
+                tally = tallies.setdefault(name, Tally(setup.metrics, setup.bytes_per_target))
+                tally.add(Answers.of(logits, y, classes), summed)
     model.train()
-    return {name: float(total) / split.y.numel() for name, total in sums.items()}
+    return {
+        f"{name}/{figure}": value
+        for name, tally in tallies.items()
+        for figure, value in tally.figures().items()
+    }
 
 
 def evaluation_batch(split: Split, num_classes: int) -> int:
