@@ -24,9 +24,11 @@ from progtrain.hardware.engine import Engine
 from progtrain.machine import Machine
 from progtrain.metrics import choosing
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
+from progtrain.report.header import header
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
 from progtrain.report.screen import reporter
+from progtrain.report.words import assigned
 from progtrain.run import Run, StopReason
 from progtrain.signals import asked
 from progtrain.start import batches_of, fingerprint, new_run, new_setup
@@ -56,7 +58,8 @@ def train_job(parts: Parts, directory: Path) -> float:
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory), parts.debug.status)
-        facts = [engine.facts(), *(saved.skipped if saved else ())]
+        facts = [engine.facts(), *header(run, batches.sets, parts)]
+        facts += saved.skipped if saved else ()
         again = _resume_command(parts, directory)
         shown = reporter(directory, parts.choices, facts, again)
         with Many([files, shown]) as reports:
@@ -99,7 +102,9 @@ def _notes(saved: Checkpoint | None, engine: Engine) -> list[str]:
 def _resume_command(parts: Parts, directory: Path) -> str:
     """What continues this run; packages of the user's must be named again."""
     plugins = ",".join(parts.config.get("plugins") or [])
-    return f"progtrain resume={directory}" + (f" 'plugins=[{plugins}]'" if plugins else "")
+    return f"progtrain {assigned('resume', directory)}" + (
+        f" 'plugins=[{plugins}]'" if plugins else ""
+    )
 
 
 def _overrides(directory: Path) -> list[str]:
