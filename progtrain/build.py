@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Data,
         Growth,
         Hardware,
+        Logger,
         Monitor,
         OptimizerRecipe,
         Settle,
@@ -128,6 +129,7 @@ class Parts:
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
+    loggers: Mapping[str, Logger] = field(default_factory=lambda: dict[str, "Logger"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
@@ -154,6 +156,7 @@ def build(composed: DictConfig) -> Parts:
         config=resolved(config),
         choices=_choices(config),
         monitors=_named(config, "monitor"),
+        loggers=_named(config, "logger"),
         notes=tuple(_notes(factory, made["growth"].start)),
         **made,
     )

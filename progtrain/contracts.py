@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
     from progtrain.hardware.engine import Engine
+    from progtrain.loggers.logger import Book, Tracker
     from progtrain.monitors.finding import Occasion, Watched
     from progtrain.optimizers.group import OptimizerSet, State
     from progtrain.run import Event, Phase, Run, Stage, StopReason
@@ -273,6 +274,21 @@ class Curriculum(Protocol):
 
         Asked once a run and stored with it; the clock is charged here.
         """
+        ...
+
+
+class Logger(Protocol):
+    """Tells a run to a tracker beside its own files (group `logger`).
+
+    Whatever the tracker raises, once it is opened, is told in one warning, and the run goes on.
+    """
+
+    def where(self, book: Book) -> str:
+        """Where the run can be looked at, in one line; empty for nowhere."""
+        ...
+
+    def open(self, book: Book) -> Tracker:
+        """A tracker for the run; one that goes on is the same run there."""
         ...
 
 

@@ -18,11 +18,13 @@ from progtrain.data.sets import Batches
 from progtrain.errors import Interrupted
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
+from progtrain.loggers.logger import Book
 from progtrain.machine import Machine
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
 from progtrain.report.screen import reporter
+from progtrain.report.tracked import Tracked
 from progtrain.run import Run, StopReason
 from progtrain.signals import asked
 from progtrain.start import batches_of, fingerprint, new_run, new_setup
@@ -49,10 +51,13 @@ def train_job(parts: Parts, directory: Path) -> float:
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory))
-        facts = [engine.facts(), *(saved.skipped if saved else ())]
+        book = Book(directory, parts.config, run.clock.step)
+        kept = [logger.where(book) for logger in parts.loggers.values()]
+        facts = [engine.facts(), *filter(None, kept), *(saved.skipped if saved else ())]
         again = _resume_command(parts, directory)
         shown = reporter(directory, parts.choices, facts, again)
-        with Many([files, shown]) as reports:
+        told = [Tracked(*each, book, Many([files, shown]).noted) for each in parts.loggers.items()]
+        with Many([files, shown, *told]) as reports:
             save = _saver(parts, engine, batches, files, directory)
             setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
             begin_curriculum(run, setup, ranked=True)
