@@ -287,8 +287,8 @@ class Logger(Protocol):
         """Where the run can be looked at, in one line; empty for nowhere."""
         ...
 
-    def open(self, book: Book) -> Tracker:
-        """A tracker for the run; one that goes on is the same run there."""
+    def open(self, book: Book) -> Tracker | None:
+        """A tracker for the run, the same one for a run that goes on; None tells nobody."""
         ...
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from progtrain.contracts import Logger
     from progtrain.loggers.logger import Tracker
     from progtrain.report.reporter import PlannedStage
-    from progtrain.run import Event, Json, Observation, Run
+    from progtrain.run import Event, Observation, Run
 
 Warn = Callable[["Run", str], None]
 
@@ -32,8 +32,8 @@ class Tracked:
         self.name, self.logger, self.book, self.warn = name, logger, book, warn
         self._tracker: Tracker | None = None
         self._result = Result()
-        self._past: Mapping[str, Json] = {}  # told before this process: row or growth -> step
-        self._told: dict[str, Json] = {}
+        self._past: Mapping[str, int] = {}  # told before this process: row or growth -> step
+        self._told: dict[str, int] = {}
         self._run: Run | None = None
 
     def started(self, run: Run, plan: list[PlannedStage]) -> None:
@@ -44,9 +44,10 @@ class Tracked:
 
     def _open(self) -> None:
         self._tracker = self.logger.open(self.book)
-        past = remembered(self.book, self._memory)
-        if self._tracker.forgets:
-            past = {key: min(step, self.book.step) for key, step in past.items() if _step(step)}
+        known = remembered(self.book, self._memory)
+        past = {key: step for key, step in known.items() if isinstance(step, int)}
+        if self._tracker is not None and self._tracker.forgets:
+            past = {key: min(step, self.book.step) for key, step in past.items()}
         self._past, self._told = past, dict(past)
 
     def stepped(self, run: Run, loss: Tensor) -> None:
@@ -123,7 +124,7 @@ class Tracked:
         texts: Mapping[str, str] | None = None,
     ) -> None:
         tracker, past = self._tracker, self._past.get(key)
-        if tracker is None or (isinstance(past, int) and step <= past):
+        if tracker is None or (past is not None and step <= past):
             return
 
         def tell() -> None:
@@ -145,10 +146,6 @@ class Tracked:
             self._tracker = None
             told = words.one_line(str(error)) or type(error).__name__
             self.warn(run, f"logger {self.name} has failed and is told nothing more: {told}")
-
-
-def _step(value: Json) -> bool:
-    return isinstance(value, int)
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
