@@ -14,15 +14,11 @@ every other warmup to zero_init.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from paired import Job, difference, result, spread, train_all
 
 WARMUPS = (
     "none",
@@ -62,19 +58,6 @@ BASELINES = {
     ),
 }
 REFERENCE = "full network from scratch"
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: an arm with a seed."""
-
-    arm: str
-    seed: int
-    overrides: tuple[str, ...]
-
-    def folder(self, out: Path) -> Path:
-        return out / self.arm.replace(" ", "_").replace("=", "_") / f"seed_{self.seed}"
 
 
 def arms() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -84,32 +67,19 @@ def arms() -> Iterator[tuple[str, tuple[str, ...]]]:
             yield f"{warmup} {transfer}", (*GROWTH, f"warmup={warmup}", f"transfer={transfer}")
 
 
-def result(folder: Path) -> dict[str, float] | None:
-    """What a finished run came to."""
-    path = folder / "result.json"
-    told = json.loads(path.read_text()) if path.is_file() else {}
-    if told.get("status") != "done":
+def accuracy(folder: Path) -> dict[str, float] | None:
+    """Test accuracy in % and FLOPs of a finished run."""
+    told = result(folder)
+    if told is None:
         return None
     tested = told["test"] or {"test/accuracy": told["metric"]}  # where a set has no test part
     return {"accuracy": 100 * tested["test/accuracy"], "flops": told["flops"]}
 
 
-def train(job: Job, out: Path, more: Sequence[str]) -> None:
-    folder = job.folder(out)
-    if result(folder):
-        return
-    words = [*SETTINGS, f"train.duration={FLOPS:g}flops", *job.overrides, f"seed={job.seed}", *more]
-    command = [sys.executable, "-m", "progtrain", *words, f"hydra.run.dir={folder}", "resume=auto"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        print(f"failed: {' '.join(command)}\n{done.stdout[-500:]}{done.stderr[-1500:]}", flush=True)
-
-
 def report(out: Path, seeds: Sequence[int]) -> list[str]:
     """The tables, in Markdown."""
     found = {
-        arm: {s: r for s in seeds if (r := result(Job(arm, s, ()).folder(out)))}
+        arm: {s: r for s in seeds if (r := accuracy(Job(arm, s, ()).folder(out)))}
         for arm, _ in arms()
     }
     reference = found[REFERENCE]
@@ -123,7 +93,9 @@ def report(out: Path, seeds: Sequence[int]) -> list[str]:
         lines.append(f"| `{warmup}` | " + " | ".join(f"{c[0]} ({c[1]})" for c in cells) + " |")
     beside = found["zero_init inherit"]
     others = [
-        f"{w} {difference(found[f'{w} inherit'], beside)}" for w in WARMUPS if w != "zero_init"
+        f"{w} {difference(only(found[f'{w} inherit']), only(beside))}"
+        for w in WARMUPS
+        if w != "zero_init"
     ]
     lines += ["", f"Beside zero_init, transfer=inherit: {', '.join(others)}."]
     spent = [r["flops"] / FLOPS for each in found.values() for r in each.values()]
@@ -140,21 +112,17 @@ def row(found: dict[int, dict[str, float]], reference: dict[int, dict[str, float
         return ["–", "–", "–", str(len(found))]
     values = [each["accuracy"] for each in found.values()]
     cost = statistics.mean(each["flops"] for each in found.values()) / 1e15
-    return [spread(values), difference(found, reference), f"{cost:.4f}", str(len(values))]
+    return [
+        spread(values),
+        difference(only(found), only(reference)),
+        f"{cost:.4f}",
+        str(len(values)),
+    ]
 
 
-def spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-
-
-def difference(found: dict[int, dict[str, float]], reference: dict[int, dict[str, float]]) -> str:
-    """Mean paired difference with its 95 % interval."""
-    both = sorted(found.keys() & reference.keys())
-    paired = [found[s]["accuracy"] - reference[s]["accuracy"] for s in both]
-    if len(paired) < 2 or not any(paired):
-        return "–"
-    half = T95.get(len(paired), 1.96) * statistics.stdev(paired) / len(paired) ** 0.5
-    return f"{statistics.mean(paired):+.2f} ± {half:.2f}"
+def only(found: dict[int, dict[str, float]]) -> dict[int, float]:
+    """Accuracy by seed."""
+    return {seed: each["accuracy"] for seed, each in found.items()}
 
 
 def main() -> None:
@@ -167,8 +135,8 @@ def main() -> None:
     given = parser.parse_args()
     seeds = range(given.seeds)
     todo = [Job(arm, s, words) for s in seeds for arm, words in arms() if given.only in arm]
-    with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(lambda job: train(job, given.out, given.more), todo))
+    settings = [*SETTINGS, f"train.duration={FLOPS:g}flops"]
+    train_all(todo, given.out, settings, given.more, given.jobs)
     print("\n".join(report(given.out, seeds)))
 
 

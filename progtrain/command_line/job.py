@@ -15,7 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from progtrain.command_line import resume
+from progtrain.command_line.argv import key_of
 from progtrain.command_line.directory import holds_checkpoint
+from progtrain.command_line.recipes import release
 from progtrain.errors import BusyError, ConfigError, Interrupted, ProgtrainError, SettingError
 
 
@@ -27,6 +29,7 @@ def run(config: DictConfig) -> float:
     new, light exception; to the basic one it is a job without a metric.
     """
     many = HydraConfig.get().mode == RunMode.MULTIRUN
+    _release(config)
     try:
         return _train(config, many)
     except Exception as error:
@@ -86,6 +89,14 @@ def _train(config: DictConfig, many: bool) -> float:
     parts = build.build(config)
     build.write_config(parts.config, directory)
     return train_job(parts, directory)
+
+
+def _release(config: DictConfig) -> None:
+    """Settings of a recipe that go with an option which was not chosen."""
+    hydra = HydraConfig.get()
+    sources = [source for source in hydra.runtime.config_sources if source.schema == "file"]
+    typed = [key_of(text) for text in hydra.overrides.task]
+    release(config, hydra.runtime.choices, [Path(source.path) for source in sources], typed)
 
 
 def _announce(directory: Path) -> None:

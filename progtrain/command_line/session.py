@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from progtrain.command_line.argv import Command, key_of
+from progtrain.command_line.recipes import release
 from progtrain.errors import ConfigError
 
 VERSION_BASE = "1.3"
@@ -78,7 +79,10 @@ class Session:
 
     def _compose(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
         try:
-            return self._loader.load_configuration(self._config_name, list(overrides), mode)
+            config = self._loader.load_configuration(self._config_name, list(overrides), mode)
+            choices = config.hydra.runtime.choices
+            release(config, choices, self._folders(), [key_of(text) for text in overrides])
+            return config
         except yaml.MarkedYAMLError as error:
             raise ConfigError(_yaml_problem(error)) from error
         except UnicodeDecodeError as error:
@@ -89,10 +93,13 @@ class Session:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             raise ConfigError(_compact(f"{error}{cause}")) from error
 
+    def _folders(self) -> list[Path]:
+        """Where YAML is looked for, the user's folder first."""
+        return [Path(s.path) for s in self._loader.get_sources() if s.scheme() == "file"]
+
     def _file_of(self, content: bytes) -> str:
         """The YAML file that begins with `content`."""
-        folders = [Path(s.path) for s in self._loader.get_sources() if s.scheme() == "file"]
-        files = (path for folder in folders for path in folder.rglob("*.yaml"))
+        files = (path for folder in self._folders() for path in folder.rglob("*.yaml"))
         return next((str(p) for p in files if p.read_bytes()[: len(content)] == content), "A file")
 
 
