@@ -98,8 +98,18 @@ def remote(directory: Path) -> tuple[Any, dict[str, list[tuple[int, float]]]]:
     return run, metrics
 
 
-def records(path: Path) -> Iterator[Any]:
-    """What the service of Weights & Biases has stored: a log in blocks of 32 KiB."""
+def records(path: Path) -> list[Any]:
+    """What the service of Weights & Biases has stored; it writes a moment after the run's end."""
+    for _ in range(200):
+        found = list(_records(path))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
+def _records(path: Path) -> Iterator[Any]:
+    """A log in blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
     data, at, whole = path.read_bytes(), 7, b""
@@ -261,6 +271,50 @@ def test_a_setting_that_a_resumed_run_changes_is_a_tag_of_mlflow(tmp_path: Path)
     resume(changed, tmp_path / "a")
     run, _ = remote(tmp_path / "a")
     assert run.data.params["train.clip"] == "0.0" and run.data.tags["changed.train.clip"] == "0.5"
+
+
+# settings
+
+
+def test_the_settings_of_wandb_say_where_it_is_told(tmp_path: Path) -> None:
+    told = ("project=growing", "entity=us", "group=widths", "tags=[a,b]")
+    chosen = (f"logger.wandb.{each}" for each in told)
+    train(parts("train.duration=1steps", "logger=[wandb]", *chosen), tmp_path / "a")
+    (path,) = tmp_path.glob("a/wandb/offline-run-*/*.wandb")
+    run = next(r.run for r in records(path) if r.WhichOneof("record_type") == "run")
+    assert (run.project, run.entity, run.run_group) == ("growing", "us", "widths")
+    assert list(run.tags) == ["a", "b"] and run.display_name.endswith("/a")
+    kept = {each.key: json.loads(each.value_json) for each in run.config.update}
+    assert kept["model"]["width"] == 8 and kept["train"]["duration"] == "1steps"
+
+
+def test_the_settings_of_mlflow_say_where_it_is_told(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = (tmp_path / "store").as_uri()
+    chosen = (f"logger.mlflow.uri={uri}", "logger.mlflow.experiment=growing")
+    for name in ("a", "b"):
+        train(parts("train.duration=1steps", "logger=[mlflow]", *chosen), tmp_path / name)
+    client = MlflowClient(tracking_uri=uri)
+    place = client.get_experiment_by_name("growing").experiment_id
+    names = {run.info.run_name.split("/")[-1] for run in client.search_runs([place])}
+    assert names == {"a", "b"} and not (tmp_path / "a" / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("wandb.mode=dryrun", "logger.wandb.mode must be offline or online, got 'dryrun'."),
+        ("wandb.project=' '", "logger.wandb.project must be a name, got ' '. Try progtrain."),
+        ("mlflow.experiment=' '", "logger.mlflow.experiment must be a name, got ' '."),
+        ("mlflow.uri=' '", "logger.mlflow.uri must be the address of a tracking store, or null,"
+                           " got ' '. Try null."),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_of_a_logger_is_told(setting: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build.build(config(f"logger=[{setting.split('.')[0]}]", f"logger.{setting}"))
+    assert str(caught.value) == told
 
 
 # failing
