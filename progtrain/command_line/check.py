@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _NODES = (
     *("train", "stop", "proof", "checkpoint"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
+_SAMPLER = re.compile(r"optuna\.samplers\.[A-Z][A-Za-z]*Sampler")  # of hydra/sweeper=optuna
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ def hydra_problems(config: DictConfig) -> Iterator[str]:
     for path, value in tree.leaves(tree.raw(config.hydra), "hydra"):
         key = path.rpartition(".")[2]
         names_code = key in ("_target_", "()", "class")
-        if names_code and not str(value).removeprefix("ext://").startswith(_HARMLESS):
+        named = str(value).removeprefix("ext://")
+        if names_code and not (named.startswith(_HARMLESS) or _SAMPLER.fullmatch(named)):
             yield f"{path}: {value!r} is refused; Hydra's own classes and plugins are allowed here."
 
 
