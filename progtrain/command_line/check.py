@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, sweep, tree
+from progtrain.command_line import signatures, sweep, sweepers, tree
 from progtrain.command_line.argv import Command, Mode, key_of
 from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
@@ -71,13 +71,18 @@ def check(session: Session, command: Command) -> None:
 
 
 def plan(session: Session, command: Command) -> Plan:
-    """Compose a command that has passed `check`."""
+    """Compose a command that has passed `check`; raises `ConfigError` for a spoilt study."""
     config = session.compose(command.overrides, command.mode is Mode.SWEEP)
     HydraConfig.instance().set_config(config)  # references such as ${hydra:job.name} need it
     key = "hydra.sweep.dir" if command.mode is Mode.SWEEP else "hydra.run.dir"
     run_dir = Path(str(OmegaConf.select(config, key)))
     parsed = [session.parse(text) for text in command.overrides]
-    return Plan(config, run_dir, tuple(_warnings(command, parsed, _sweeper_params(config))))
+    told = [*_warnings(command, parsed, _sweeper_params(config))]
+    if command.mode is Mode.SWEEP:
+        if problems := list(sweepers.problems(config)):
+            raise ConfigError(report(problems))
+        told += sweepers.warnings(config)
+    return Plan(config, run_dir, tuple(told))
 
 
 def report(problems: Sequence[str]) -> str:
