@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -129,8 +128,6 @@ def test_jobs_at_once_end_each_with_its_own_status(tmp_path: Path) -> None:
     status = {row["optimizer.lr"]: row["status"] for row in table(tmp_path / "a")}
     assert status == {"0.01": "done", "100000.0": "failed"}
     assert "job 1 failed: Loss or weights are not finite" in ran.stderr + ran.stdout
-    starts = [json.loads((tmp_path / f"a/{n}/events.jsonl").open().readline()) for n in (0, 1)]
-    assert [start["kind"] for start in starts] == ["started"] * 2
 
 
 @pytest.mark.slow
