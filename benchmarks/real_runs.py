@@ -51,19 +51,15 @@ STUDIES = {
             "from scratch": ("growth=none",),
             "grown 2 → 6 stack at 50 %": (
                 "growth.start.depth=2",
-                "growth.stages.deeper.at=50%",
                 "deepen=stack",
+                "deepen.add=4",
             ),
             "grown 2 → 6 interleave at 50 %": (
                 "growth.start.depth=2",
-                "growth.stages.deeper.at=50%",
-                "deepen=interleave",
+                "deepen.add=4",
             ),
-            "grown 3 → 6 interleave at 60 %": (
-                "growth.start.depth=3",
-                "growth.stages.deeper.at=60%",
-                "deepen=interleave",
-            ),
+            "grown 3 → 6 interleave at 50 %": (),
+            "grown 3 → 6 interleave at 60 %": ("growth.stages.deeper.at=60%",),
             "from scratch, equal FLOPs": ("growth=none", "train.duration=470steps"),
             "fixed 2 layers": ("growth=none", "model.depth=2", "train.duration=1300steps"),
             "fixed 3 layers": ("growth=none", "model.depth=3", "train.duration=920steps"),
@@ -90,7 +86,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/real_runs"))
     parser.add_argument("--only", default="", help="arms whose names hold this word")
     parser.add_argument("more", nargs="*", help="further settings of every run")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     study, out = STUDIES[given.study], given.out / given.study
     todo = [
         Job(arm, seed, words)
