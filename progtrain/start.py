@@ -26,7 +26,7 @@ from progtrain.report.many import Many
 from progtrain.report.reporter import Reporter
 from progtrain.run import Json, Probe, Run
 from progtrain.settings import Training
-from progtrain.setup import Setup
+from progtrain.setup import SaveBest, Setup, no_best
 from progtrain.state import data_fingerprint, unpack
 from progtrain.transfer.teachers import blend
 
@@ -135,6 +135,7 @@ def new_setup(
     reports: Reporter | None = None,
     save: Callable[[Run], None] = lambda run: None,
     interrupted: Callable[[], bool] = lambda: False,
+    save_best: SaveBest = no_best,
 ) -> Setup:
     """What a run of `parts` works with; by itself nothing is shown or stored."""
     return Setup(
@@ -162,6 +163,8 @@ def new_setup(
         mix=parts.mix,
         criterion=parts.loss.criterion(batches.sets, num_classes(parts), engine.device),
         metrics=parts.metrics,
+        nonfinite=parts.nonfinite,
+        save_best=save_best,
     )
 
 

@@ -28,7 +28,8 @@ OF_CHECKPOINTS = ("test", "predict", "inspect", "export")  # what a stored netwo
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
-    *("train", "stop", "proof", "predict", "export", "checkpoint", "mix", "loss"),
+    *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
+    *("predict", "export"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
