@@ -16,6 +16,7 @@ from run_kit import Spy, parts, train, warming
 from torch import Tensor, nn
 
 import progtrain
+from progtrain import cli
 from progtrain.checkpoint.read import read
 from progtrain.checkpoint.write import write
 from progtrain.errors import CheckpointError, ConfigError
@@ -310,12 +311,16 @@ def test_events_say_what_is_still_blended() -> None:
     assert [f"{e.alpha:g}" for e in events_of(saved) if e.alive] == seen[step][2].split()
 
 
-def test_the_best_checkpoints_load_as_well(tmp_path: Path) -> None:
+def test_the_best_checkpoints_load_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     often = ("checkpoint.best=2", "train.evaluate_every=4steps", "checkpoint.every=4steps")
-    train(parts(*GROWING, "warmup=none", *often), tmp_path)
-    best = sorted((tmp_path / "best").glob("step_*"))
-    assert len(best) == 2
+    train(parts(*GROWING, "warmup=none", *often), tmp_path / "run")
+    best = sorted((tmp_path / "run" / "checkpoints" / "best").iterdir())
+    assert len(best) == 2 and "=" in best[0].name
     for path in best:
         assert type(progtrain.load(path)) is MLP and progtrain.read_inputs(path).num_classes == 4
-    newest = progtrain.load(tmp_path / "best").state_dict()
-    assert all(torch.equal(newest[n], t) for n, t in progtrain.load(best[-1]).state_dict().items())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["progtrain"])
+    assert cli.run(["task=inspect", f"checkpoint={best[0]}", "hydra.run.dir=out"]) == 0
+    assert str(best[0]) in capsys.readouterr().out
