@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +16,12 @@ from run_kit import Spy, parts, train, warming
 from torch import Tensor, nn
 
 import progtrain
+from progtrain import cli
 from progtrain.checkpoint.read import read
 from progtrain.checkpoint.write import write
 from progtrain.errors import CheckpointError, ConfigError
 from progtrain.growth.add_head import Heads
-from progtrain.growth.baked import Blended
+from progtrain.growth.baked import Blended, bake
 from progtrain.growth.controls import Controls
 from progtrain.growth.inserted import Inserted
 from progtrain.models.mlp import MLP
@@ -138,14 +140,43 @@ def hooks(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
-def test_a_tied_weight_that_is_half_blended_in_leaves_its_tie_and_no_hook() -> None:
+def test_a_tied_weight_behind_a_norm_stays_tied_in_a_ramp() -> None:
+    """The norm lets nothing new reach it, so there is nothing to scale."""
     folder, seen = stored(*GROWING, *CASES["tied"])
     step = next(s for s, (_, _, p) in seen.items() if s > 9 and 0 < float(p or 0) < 1)
     model: Any = progtrain.load(folder / "checkpoints" / f"step_{step:08d}")
-    whole: Any = progtrain.load(folder)
-    assert whole.head.weight is whole.embedding.weight
-    assert not hooks(model)
-    assert model.head.weight is model.embedding.weight  # the norm lets nothing new reach it
+    assert model.head.weight is model.embedding.weight and not hooks(model)
+
+
+class Tied(nn.Module):
+    """A head whose weight is the embedding, with no norm between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x_BT: Tensor) -> Tensor:
+        return self.head(self.embedding(x_BT))
+
+
+def test_a_tied_weight_that_is_half_blended_in_leaves_its_tie() -> None:
+    torch.manual_seed(0)
+    x, host = torch.randint(7, (3, 5)), Tied()
+    optimizer = torch.optim.SGD(host.parameters(), lr=0.1)
+    ramp = progtrain.LinearRamp(length="4steps")
+    model: Any
+    model, _, moving = progtrain.grow(host, optimizer, x, progtrain.WidenRandom(), warmup=ramp)
+    moving.step()
+    expected = computed(model, x)
+    moving._controls.lift()
+    assert not torch.allclose(computed(model, x), expected)
+    event = replace(moving._controls._events[0], alpha=0.25)
+    told = bake(model, [event])
+    torch.testing.assert_close(computed(model, x), expected)
+    assert not hooks(model) and model.head.weight is not model.embedding.weight
+    assert told == ["head has a weight of its own, tied to none, with alpha 0.25 in it"]
 
 
 def test_what_has_been_inserted_stays_a_wrapper() -> None:
@@ -278,3 +309,18 @@ def test_events_say_what_is_still_blended() -> None:
     step = next(s for s, (_, _, p) in seen.items() if 0 < float(p or 0) < 1)
     saved = read(folder / "checkpoints" / f"step_{step:08d}")
     assert [f"{e.alpha:g}" for e in events_of(saved) if e.alive] == seen[step][2].split()
+
+
+def test_the_best_checkpoints_load_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    often = ("checkpoint.best=2", "train.evaluate_every=4steps", "checkpoint.every=4steps")
+    train(parts(*GROWING, "warmup=none", *often), tmp_path / "run")
+    best = sorted((tmp_path / "run" / "checkpoints" / "best").iterdir())
+    assert len(best) == 2 and "=" in best[0].name
+    for path in best:
+        assert type(progtrain.load(path)) is MLP and progtrain.read_inputs(path).num_classes == 4
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["progtrain"])
+    assert cli.run(["task=inspect", f"checkpoint={best[0]}", "hydra.run.dir=out"]) == 0
+    assert str(best[0]) in capsys.readouterr().out

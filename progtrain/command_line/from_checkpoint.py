@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from progtrain.checkpoint.format import Checkpoint
 
 _ALWAYS = ("task", "checkpoint", "plugins", "hydra.run.dir", "train.answers")
+_OF_RUNS = ("logger", "debug")  # groups and nodes that have nothing to do with a stored network
 _TAKES = {
     "test": ("data", "hardware", "metric"),
     "predict": ("input", "predict", "hardware", "seed"),
@@ -194,7 +195,8 @@ def _request(
     config = with_defaults(saved, _plain(defaults))
     before = dict(tree.leaves(tree.raw(config)))
     config.plugins, config.task, config.resume = [], task, None
-    for name in {o.key_or_group.partition("/")[0] for o in groups}:
+    told = {o.key_or_group.partition("/")[0] for o in groups}
+    for name in told | {name for name in _OF_RUNS if name in defaults}:
         OmegaConf.update(config, name, _plain(defaults)[name], merge=False)
     problems = list(_applied(session, config, [o for o in parsed if o not in groups]))
     if problems:
@@ -213,7 +215,7 @@ def _applied(session: Session, config: DictConfig, settings: Sequence[Override])
 
 def _changes(before: dict[str, object], config: DictConfig) -> Iterator[str]:
     after = dict(tree.leaves(tree.raw(config)))
-    own = ("task", "plugins", "resume", "input", "predict.", "export.", *SEVERAL)
+    own = ("task", "plugins", "resume", "input", "predict.", "export.", *_OF_RUNS, *SEVERAL)
     for name in (name for name in after if not name.startswith(own)):
         if before.get(name) != after[name]:
             yield name
