@@ -38,7 +38,8 @@ from progtrain.state import differences, file_sizes, pack
 def train_job(parts: Parts, directory: Path) -> float:
     """Train, grow and report in `directory`; the primary metric at the end.
 
-    Raises `Interrupted` when a signal ended it (after a last checkpoint), `DivergedError`,
+    Raises `Interrupted` when a signal ended it (after a last checkpoint; `Ended` where there was
+    nothing to store yet, or at a second signal), `FoundError`, `DivergedError`,
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
@@ -66,7 +67,9 @@ def train_job(parts: Parts, directory: Path) -> float:
             save = _saver(parts, engine, batches, files, directory)
             setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
             begin_curriculum(run, setup, ranked=True)
-            reports.started(run, plan(run, setup))
+            stages = plan(run, setup)
+            signals.patient = True
+            reports.started(run, stages)
             for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
             around = Around(directory, Anew(parts, batches, saved))
@@ -74,6 +77,8 @@ def train_job(parts: Parts, directory: Path) -> float:
     if reason is StopReason.INTERRUPTED:
         raise Interrupted(signals.number, f"Continue with: {again}")
     around.conclude(partial(print, flush=True))
+    if signals.number:
+        raise Interrupted(signals.number, "The run had come to its end, so nothing is lost.")
     return run.last_metric if run.last_metric is not None else float("nan")
 
 
