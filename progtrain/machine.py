@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
-from progtrain.boundary import close, grow, look, save
+from progtrain.boundary import close, grow, look, save, save_best
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.declared import pass_over
 from progtrain.growth.remedies import answered, asked
@@ -102,6 +102,7 @@ class Machine:
     def _grow(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
+        self.stepper.settle()
         grown: Event | None = None
         try:
             stage = self._stage if self._stage.trial is None else self._try(self._stage)
@@ -140,9 +141,14 @@ class Machine:
         return State.OBSERVE if any(map(self.stepper.crossed, lengths)) else State.DECIDE
 
     def _observe(self) -> State:
+        self.stepper.settle()
         if self.stepper.crossed(self.setup.train.evaluate_every):
             look(self.run, self.setup, self.stepper.loss)
+            measured = self.run.model
+            self.stepper.observed()
             self.stepper.watch(Occasion.OBSERVED)
+            if self.run.model is measured:  # else what has been measured is undone
+                save_best(self.run, self.setup, self.stepper.loss)
         if self.stepper.crossed(self.setup.checkpoint.every):
             save(self.run, self.setup, self.stepper.loss)
         return State.DECIDE
@@ -151,5 +157,6 @@ class Machine:
         """End the run, here and now where a reason is given; the reason."""
         self.run.stopped = why or self.run.stopped
         assert self.run.stopped is not None
+        self.stepper.settle()
         close(self.run, self.setup, self.stepper.loss)
         return self.run.stopped
