@@ -20,6 +20,9 @@ import pytest
 from run_kit import at_step, differences, parts, resume, train
 
 from progtrain import cli, job
+from progtrain.command_line import interrupted
+from progtrain.command_line.argv import read
+from progtrain.command_line.resume import changes
 from progtrain.data.sets import Sets
 from progtrain.signals import Ended, Signals, asked, ending
 
@@ -163,6 +166,32 @@ def test_handlers_are_as_before_afterwards() -> None:
         Signals().ask(signal.SIGINT, None)
 
 
+def test_a_multirun_is_told_how_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "a sweep"
+    for name, status in (("0", "done"), ("1", "interrupted")):
+        (place / name).mkdir(parents=True)
+        (place / name / "result.json").write_text(json.dumps({"status": status}))
+    command = read(["-m", "seed=0,1,2", "data=text", f"hydra.sweep.dir={place}", "resume=false"])
+    interrupted.tell(command, place)
+    done, again = capsys.readouterr().err.splitlines()
+    assert done == "Done: job 0. Begun: 1 (interrupted)."
+    said = read(shlex.split(again.partition("progtrain ")[2]))
+    assert said.mode is command.mode
+    assert said.overrides == (
+        "seed=0,1,2", "data=text", "resume=auto", f"hydra.sweep.dir='{place}'"
+    )  # fmt: skip
+
+
+def test_what_follows_from_other_settings_makes_no_other_job(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("train: {mode: max, metric: val/accuracy}")
+    assert not changes(tmp_path, {"train": {"mode": None, "metric": "val/accuracy"}})
+    assert changes(tmp_path, {"train": {"mode": "min", "metric": "val/accuracy"}}) == [
+        "train.mode: 'max' -> 'min'"
+    ]
+
+
 # The real command
 
 
@@ -200,6 +229,7 @@ def test_a_process_says_how_it_goes_on_and_does(number: int, tmp_path: Path) -> 
     assert json.loads((tmp_path / "a run" / "result.json").read_text())["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_multirun_says_what_is_done_and_goes_on(tmp_path: Path) -> None:
     stages = "growth.stages.wider=null"
     many = start(
