@@ -33,6 +33,10 @@ class Signals:
     number: int = 0
     patient: bool = False  # whether the run is to be stored first
 
+    def came(self) -> bool:
+        """Whether one did."""
+        return self.number != 0
+
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         if self.number or not self.patient:
