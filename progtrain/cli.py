@@ -19,13 +19,14 @@ from hydra.errors import CompactHydraException
 
 from progtrain import __version__
 from progtrain.checkpoint.lock import acquire
-from progtrain.command_line import directory, from_checkpoint, job, resume
+from progtrain.command_line import directory, from_checkpoint, interrupted, job, resume
 from progtrain.command_line.argv import Command, Mode, key_of, read
 from progtrain.command_line.check import Plan, check, hydra_problems, plan
 from progtrain.command_line.session import VERSION_BASE, conf_directory, given, opened
 from progtrain.errors import ConfigError, ProgtrainError, SettingError, report
+from progtrain.signals import WANTED, Ended, ending
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = (128 + number for number in WANTED)
 
 
 def main() -> None:
@@ -40,12 +41,13 @@ def main() -> None:
 def run(argv: Sequence[str]) -> int:
     """Do what `argv` asks; the exit code."""
     try:
-        return _run(argv)
+        with ending():
+            return _run(argv)
     except (ProgtrainError, SettingError) as error:
         return job.tell(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
         print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + ended.number if isinstance(ended, Ended) else INTERRUPTED
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -66,8 +68,16 @@ def _run(argv: Sequence[str]) -> int:
     for warning in planned.warnings:
         print(f"warning: {job.printable(warning)}", file=sys.stderr)
     command, place = _placed(_seeded(command, planned), planned)
-    code = _launch(command)
-    return _compared(place) if command.mode is Mode.SWEEP and code in (0, 1) else code
+    if command.mode is not Mode.SWEEP:
+        return _launch(command)
+    try:
+        code = _launch(command)
+    except KeyboardInterrupt:
+        interrupted.tell(command, place)
+        raise
+    if code in (INTERRUPTED, TERMINATED):
+        interrupted.tell(command, place)
+    return _compared(place) if code in (0, 1) else code
 
 
 def _compared(place: Path) -> int:

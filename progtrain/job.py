@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +38,7 @@ from progtrain.report.tracked import Tracked
 from progtrain.report.words import assigned
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
-from progtrain.signals import asked
+from progtrain.signals import Signals, asked
 from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
 from progtrain.state import Tensors, differences, file_sizes, pack
 
@@ -47,7 +46,8 @@ from progtrain.state import Tensors, differences, file_sizes, pack
 def train_job(parts: Parts, directory: Path) -> float:
     """Train, grow and report in `directory`; the primary metric at the end.
 
-    Raises `Interrupted` when a signal ended it (after a last checkpoint), `DivergedError`,
+    Raises `Interrupted` when a signal ended it (after a last checkpoint; `Ended` where there was
+    nothing to store yet, or at a second signal), `FoundError`, `DivergedError`,
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
@@ -62,11 +62,13 @@ def train_job(parts: Parts, directory: Path) -> float:
             _foresee(parts, engine, batches, run, directory)
             return float("nan")
         around = Around(directory, Anew(parts, batches, saved))
-        reason = _trained(run, parts, engine, batches, saved, around, lambda: signals.number != 0)
+        reason = _trained(run, parts, engine, batches, saved, around, signals)
     if reason is StopReason.INTERRUPTED:
         again = _resume_command(parts, directory)
         raise Interrupted(signals.number, f"Continue with: {again}")
     around.conclude(partial(print, flush=True))
+    if signals.number:
+        raise Interrupted(signals.number, "The run had come to its end, so nothing is lost.")
     return run.last_metric if run.last_metric is not None else float("nan")
 
 
@@ -91,7 +93,7 @@ def _trained(
     batches: Batches,
     saved: Checkpoint | None,
     around: Around,
-    interrupted: Callable[[], bool],
+    signals: Signals,
 ) -> StopReason:
     """Take the run to its end, told to its files, the screen and trackers."""
     directory = around.directory
@@ -105,9 +107,11 @@ def _trained(
     told = [Tracked(*each, book, Many([files, shown]).noted) for each in parts.loggers.items()]
     with Many([files, shown, *told]) as reports:
         save, save_best = _savers(parts, engine, batches, files, directory)
-        setup = new_setup(parts, engine, batches, reports, save, interrupted, save_best)
+        setup = new_setup(parts, engine, batches, reports, save, signals.came, save_best)
         begin_curriculum(run, setup, ranked=True)
-        reports.started(run, plan(run, setup))
+        stages = plan(run, setup)
+        signals.patient = True
+        reports.started(run, stages)
         notes = (*parts.notes, *batches.sets.notes, *_notes(saved, engine))
         for line in (*notes, *(f"warning: {text}" for text in warnings(run, setup))):
             reports.noted(run, line)

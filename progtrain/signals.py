@@ -1,38 +1,79 @@
-"""Signals that ask a run to end."""
+"""Signals that ask a run to end.
+
+While there is a run that can be stored, the first one ends it after the present step, with a
+checkpoint. Before that (data are read, samples ranked, stages rehearsed) nothing would be lost, and
+it ends at once; so does a second one.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+WANTED = (signal.SIGINT, signal.SIGTERM)
+_STORING = "\nInterrupted: ends with a checkpoint after this step; once more ends at once.\n"
+
+
+class Ended(KeyboardInterrupt):
+    """A signal ended the program at once."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
 
 @dataclass
 class Signals:
-    """Which signal asked for an end; handlers only set this flag."""
+    """Which signal asked for an end."""
 
     number: int = 0
+    patient: bool = False  # whether the run is to be stored first
+
+    def came(self) -> bool:
+        """Whether one did."""
+        return self.number != 0
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        if self.number:  # asked twice: at once
-            raise KeyboardInterrupt
+        """Handle a signal."""
+        if self.number or not self.patient:
+            raise Ended(number)
         self.number = number
+        # not print: it may be what the signal has interrupted
+        os.write(2, _STORING.encode())
 
 
 @contextmanager
 def asked() -> Generator[Signals]:
-    """SIGINT and SIGTERM end the run after the present step; off the main thread, as before."""
+    """SIGINT and SIGTERM ask these signals; off the main thread, they do as before."""
     signals = Signals()
-    wanted = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(number, signals.ask) for number in wanted]
-    except ValueError:  # not the main thread
+    with _handled(signals.ask):
         yield signals
+
+
+@contextmanager
+def ending() -> Generator[None]:
+    """SIGTERM ends the program as Ctrl-C does, so that it can say where it was."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    with _handled(end):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
+    try:
+        before = [signal.signal(number, handler) for number in WANTED]
+    except ValueError:  # not the main thread
+        yield
         return
     try:
-        yield signals
+        yield
     finally:
-        for number, handler in zip(wanted, before, strict=True):
-            signal.signal(number, handler)
+        for number, handled in zip(WANTED, before, strict=True):
+            signal.signal(number, handled)

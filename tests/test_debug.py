@@ -116,8 +116,8 @@ def test_it_sees_one_batch_of_each_split(tmp_path: Path) -> None:
 
 
 def test_a_condition_on_a_metric_that_is_not_there_is_found(tmp_path: Path) -> None:
-    made = parts("growth=plateau", "growth.trigger.metric=val/acuracy", "debug=fast_dev_run")
-    with pytest.raises(ConfigError, match="val/acuracy"):
+    made = parts("growth=plateau", "growth.trigger.metric=val/ema/accuracy", "debug=fast_dev_run")
+    with pytest.raises(ConfigError, match="val/ema/accuracy"):
         train(made, tmp_path)
 
 
@@ -252,7 +252,7 @@ def test_the_module_that_makes_no_number_is_named(tmp_path: Path) -> None:
 def test_an_operation_whose_gradient_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"gradient of Abs .* stage start.*test_debug\.py"):
         train(poisoned("backward", 7), tmp_path)
-    with pytest.raises(DivergedError, match=r"'stem' .* in step 8.*its weight is not"):
+    with pytest.raises(DivergedError, match="A gradient is not finite at step 7"):
         train(poisoned("backward", 7, "debug.backward=false"), tmp_path / "blind")
 
 

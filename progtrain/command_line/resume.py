@@ -20,6 +20,7 @@ from progtrain.command_line.values import shown
 from progtrain.errors import CheckpointError, ConfigError
 
 _LARGEST = 1 << 20  # bytes of a YAML file that is read back
+_FOLLOWING = ("data.num_classes", "train.mode")  # stored as what they follow to be
 _OWN = ("resume", "plugins")  # never taken from a run directory
 _FIXED = ("seed", "model", "growth.start")  # what a checkpoint cannot follow
 
@@ -167,11 +168,10 @@ def changes(place: Path, config: Mapping[str, Any]) -> list[str]:
         return []
     before = dict(tree.leaves(_load(place / "config.yaml")))
     after = dict(tree.leaves(dict(config)))
-    known = before.get("data.num_classes")
-    if (
-        after.get("data.num_classes", known) is None
-    ):  # it follows from the data, wherever it is used
-        after |= {n: known for n in after if after[n] is None and before.get(n) == known}
+    for setting in _FOLLOWING:
+        known = before.get(setting)
+        if after.get(setting, known) is None:  # it follows from others, wherever it is used
+            after |= {n: known for n in after if after[n] is None and before.get(n) == known}
     names = [name for name in {**before, **after} if name.split("[")[0] not in _OWN]
     return [
         f"{name}: {shown(before.get(name))} -> {shown(after.get(name))}"

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from progtrain.debug.around import Around
 
 _NO_TWIN = (StopReason.INTERRUPTED, StopReason.SECONDS)  # the second run need not come to these
-_DONE = {State.STEP: "step", State.GROW: "growth", State.OBSERVE: "evaluation"}
+_DONE = {
+    State.STEP: "in",
+    State.GROW: "at the growth of",
+    State.OBSERVE: "at the evaluation of",
+    State.DECIDE: "after",
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Turns:
 def compared(first: Turns, second: Turns, state: State) -> str:
     """The first difference after a move of both, in words; empty where there is none."""
     run = first.machine.run
-    where = f"at the {_DONE.get(state, 'decision')} of step {run.clock.step:,}"
+    where = f"{_DONE[state]} step {run.clock.step:,}"
     if first.coming is not second.coming:
         ways = f"{first.coming.name} in one run and {second.coming.name} in the other"
         return (
