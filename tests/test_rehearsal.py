@@ -15,6 +15,7 @@ import torch
 from growth_kit import one_thread  # noqa: F401
 from rich.console import Console
 from run_kit import CONF, Finished, parts, train
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from progtrain import job, stepper
@@ -85,7 +86,8 @@ def counted_run(directory: Path, *overrides: str) -> tuple[Finished, dict[str, f
         taken[name] = taken.get(name, 0) + 1
         if taken[name] != 2:
             return step(run, *rest)
-        with FlopCounterMode(display=False) as counter:
+        # torch's counter knows nothing of the fused attention of CPUs
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             loss = step(run, *rest)
         counted[name] = counter.get_total_flops()
         return loss
@@ -242,9 +244,10 @@ def test_without_a_rehearsal_nothing_is_computed_and_the_counts_are_the_same(
     with mock.patch.object(rehearse, "train_step", side_effect=AssertionError):
         counted = plan_of(tmp_path, *settings, "plan.rehearse=false")
     for one, other in zip(real.rows, counted.rows, strict=True):
-        same = ("name", "what", "params", "flops_per_step", "when", "begins", "steps", "held")
-        for name in same[:5] + same[6:]:
+        for name in ("name", "what", "params", "flops_per_step", "when", "steps"):
             assert getattr(one, name) == getattr(other, name), name
+        assert one.held.weights == other.held.weights
+        assert one.held.optimizer == pytest.approx(other.held.optimizer, rel=0.05)
         assert other.step_seconds is None and other.step_memory is not None
         assert other.held.between < other.step_memory <= (one.step_memory or 0)
     assert counted.totals.seconds is None
@@ -323,7 +326,7 @@ def test_memory_that_runs_out_is_told_with_the_stage(error: RuntimeError, tmp_pa
 
     with (
         mock.patch.object(rehearse, "train_step", failing),
-        pytest.raises(EnvironmentProblem, match="Stage 'deeper' does not fit.*batch_size=4"),
+        pytest.raises(EnvironmentProblem, match=r"Stage 'deeper' does not fit.*batch_size=4"),
     ):
         plan_of(tmp_path, *GROWING)
 
@@ -384,7 +387,7 @@ def test_15_a_budget_that_ends_before_the_first_growth_is_warned_of(tmp_path: Pa
     made = parts(*GROWING)
     engine, batches, run = opened(made)
     step = run.step_flops
-    for limit, warned in ((2.5, True), (3.5, False)):
+    for limit, warned in ((2.5, True), (3.5, True), (4.5, False)):
         settings = (*GROWING, f"stop.max_flops={limit * step}")
         setup = new_setup(parts(*settings), engine, batches)
         told = list(warnings(run, setup))
@@ -394,7 +397,8 @@ def test_15_a_budget_that_ends_before_the_first_growth_is_warned_of(tmp_path: Pa
         assert (len(foreseen.rows) > 1) is not warned
     finished = train(parts(*GROWING, f"stop.max_flops={2.5 * step}"), tmp_path / "run", store=False)
     assert not finished.run.events
-    assert any("is spent at step 2, before deeper grows at step 3" in n for n in finished.spy.notes)
+    told = "is spent after 2 steps, and deeper would grow after 3"
+    assert any(told in note for note in finished.spy.notes)
 
 
 def test_a_stage_that_never_comes_is_told(tmp_path: Path) -> None:
