@@ -54,12 +54,18 @@ def undisturbed(setup: Setup) -> Generator[None]:
             scaler.load_state_dict(scale)
 
 
-def rehearsed(run: Run, setup: Setup, timed: int) -> Steps:
-    """Train and evaluate a little; weights and optimizer move on, clock and growths do not."""
+def rehearsed(run: Run, setup: Setup, timed: int, first: bool = False) -> Steps:
+    """Train and evaluate a little; weights and optimizer move on, clock and growths do not.
+
+    `first`: nothing has been computed yet, and on CUDA libraries will take what they keep.
+    """
     now, events = run.clock.now, list(run.events)
     stepper, device = Stepper(run, setup), setup.engine.device
     seconds, memory = list[float](), 0
     try:
+        if first and device.type == "cuda":
+            _step(stepper)
+            run.clock.now = now
         for index in range(timed + 2):
             if index == 1:
                 _integrate(run)
