@@ -283,6 +283,13 @@ def test_state_that_is_kept_for_every_entry_of_grown_tensors_is_counted(tmp_path
     assert wider.held.optimizer > 3 * wider.held.gradients
 
 
+def test_states_to_go_back_to_are_counted(tmp_path: Path) -> None:
+    kept = plan_of(tmp_path, *GROWING, "nonfinite.policy=rollback").rows
+    for row in kept:  # two of them: weights, and the optimizer's state once there is one
+        assert 2 * row.held.weights <= row.held.kept
+        assert (row.checkpoint or 0) > 3 * row.held.weights
+
+
 def test_a_growth_that_may_be_undone_keeps_the_network_of_before(tmp_path: Path) -> None:
     kept = plan_of(tmp_path, *GROWING, "growth.keep_if='gain > 0'").rows
     free = plan_of(tmp_path, *GROWING).rows
@@ -334,6 +341,8 @@ def test_memory_that_runs_out_is_told_with_the_stage(error: RuntimeError, tmp_pa
 def test_a_disk_that_is_too_small_is_told(tmp_path: Path) -> None:
     largest = plan_of(tmp_path, *GROWING).totals
     assert largest.disk == 3 * largest.checkpoint
+    more = plan_of(tmp_path, *GROWING, "checkpoint.keep=3", "checkpoint.best=2").totals
+    assert (more.checkpoints, more.disk) == (5, 6 * more.checkpoint)
     for free, refused in ((largest.disk // 2, True), (2 * largest.disk, False)):
         with mock.patch.object(disk.shutil, "disk_usage", lambda _: mock.Mock(free=free)):  # noqa: B023
             if not refused:

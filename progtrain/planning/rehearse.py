@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from progtrain.anchors import ANCHORS, anchor
 from progtrain.data.sets import Split
 from progtrain.growth.guard import guarded
 from progtrain.growth.life import strengths
@@ -60,6 +61,10 @@ def rehearsed(run: Run, setup: Setup, timed: int, first: bool = False) -> Steps:
     `first`: nothing has been computed yet, and on CUDA libraries will take what they keep.
     """
     now, events = run.clock.now, list(run.events)
+    if setup.nonfinite.policy == "rollback":
+        run.anchors = []
+        for _ in range(ANCHORS):
+            anchor(run)
     stepper, device = Stepper(run, setup), setup.engine.device
     seconds, memory = list[float](), 0
     try:
