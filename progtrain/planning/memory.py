@@ -44,7 +44,7 @@ def measured(device: torch.device) -> Generator[Peak]:
     with (
         _silent(),
         profile(
-            activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False
+            activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
         ) as profiler,
     ):
         yield peak
