@@ -13,7 +13,7 @@ from progtrain.run import Event, Run
 from progtrain.setup import Setup
 from progtrain.transfer.teachers import forget
 
-_KEPT = 2
+ANCHORS = 2
 
 
 def anchor(run: Run) -> None:
@@ -22,7 +22,7 @@ def anchor(run: Run) -> None:
     states = {name: optimizer.state_of(name) for name in optimizer.parameters}
     now, events = run.clock.now, tuple(run.events)
     kept = Before(model, average, optimizer, states, events, run.params, run.flops, now)
-    run.anchors = [*run.anchors, kept][-_KEPT:]
+    run.anchors = [*run.anchors, kept][-ANCHORS:]
 
 
 def go_back(run: Run, setup: Setup, why: str) -> list[Event]:

@@ -15,7 +15,7 @@ from progtrain.growth.declared import pass_over
 from progtrain.growth.schedule import At, Schedule
 from progtrain.growth.spaces import spaces
 from progtrain.models.gpt import GPT
-from progtrain.report.plan import how, print_plan
+from progtrain.report.plan import how, print_things_that_grow
 from progtrain.run import Stage
 
 TINY = ["model.width=8", "data=synthetic", "hardware.threads=1", "train.duration=8steps"]
@@ -57,7 +57,7 @@ def test_how_a_space_grows_is_told_in_words() -> None:
 def test_a_plan_is_printed_for_a_network_without_stacks() -> None:
     machine = a_machine(a_model("flat"), make("optimizer", "sgd"))
     out = io.StringIO()
-    print_plan(machine.run, [], Console(file=out, width=100))
+    print_things_that_grow(machine.run, Console(file=out, width=100))
     assert "conv" in out.getvalue() and "Stacks" in out.getvalue()
 
 

@@ -118,10 +118,10 @@ def warnings(run: Run, setup: Setup) -> Iterator[str]:
         return
     step = _step_of(stage.at, run.clock, run)
     last = int(limit / run.step_flops)
-    if step is not None and step > last:
+    if step is not None and step >= last:  # a run that is over does not grow
         yield (
-            f"stop.max_flops={limit:.3g} is spent at step {last:,}, before {stage.name} grows at"
-            f" step {step:,.0f} ({stage.at}): nothing will grow. Raise it, or grow earlier."
+            f"stop.max_flops={limit:.3g} is spent after {last:,} steps, and {stage.name} would grow"
+            f" after {step:,.0f} ({stage.at}): nothing will grow. Raise it, or grow earlier."
         )
 
 

@@ -172,7 +172,7 @@ class Foresight:
 
     def _taken(self, row: Row) -> Row:
         assert self.timed is not None
-        steps = rehearsed(self.run, self.setup, self.timed)
+        steps = rehearsed(self.run, self.setup, self.timed, first=not self.rows)
         between = steps.held.between
         return replace(
             row,

@@ -44,7 +44,7 @@ def measured(device: torch.device) -> Generator[Peak]:
     with (
         _silent(),
         profile(
-            activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False
+            activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
         ) as profiler,
     ):
         yield peak
@@ -85,7 +85,7 @@ def held(run: Run, device: torch.device) -> Held:
     taught = (tensor for teacher in run.teachers for tensor in _tensors(teacher.model))
     back = (
         tensor
-        for before in run.ways_back.values()
+        for before in (*run.ways_back.values(), *run.anchors)
         for tensor in (
             *_tensors(before.model),
             *(_tensors(before.average) if before.average is not None else ()),

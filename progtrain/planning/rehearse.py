@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from progtrain.anchors import ANCHORS, anchor
 from progtrain.data.sets import Split
 from progtrain.growth.guard import guarded
 from progtrain.growth.life import strengths
@@ -54,12 +55,22 @@ def undisturbed(setup: Setup) -> Generator[None]:
             scaler.load_state_dict(scale)
 
 
-def rehearsed(run: Run, setup: Setup, timed: int) -> Steps:
-    """Train and evaluate a little; weights and optimizer move on, clock and growths do not."""
+def rehearsed(run: Run, setup: Setup, timed: int, first: bool = False) -> Steps:
+    """Train and evaluate a little; weights and optimizer move on, clock and growths do not.
+
+    `first`: nothing has been computed yet, and on CUDA libraries will take what they keep.
+    """
     now, events = run.clock.now, list(run.events)
+    if setup.nonfinite.policy == "rollback":
+        run.anchors = []
+        for _ in range(ANCHORS):
+            anchor(run)
     stepper, device = Stepper(run, setup), setup.engine.device
     seconds, memory = list[float](), 0
     try:
+        if first and device.type == "cuda":
+            _step(stepper)
+            run.clock.now = now
         for index in range(timed + 2):
             if index == 1:
                 _integrate(run)

@@ -15,7 +15,7 @@ class Held:
     weights: int  # parameters and buffers
     gradients: int  # of what trains, once there are any
     optimizer: int
-    kept: int  # average of the weights, teachers, networks that a growth may go back to
+    kept: int  # average of the weights, teachers, networks that a run may go back to
 
     @property
     def still(self) -> int:
@@ -107,5 +107,6 @@ class Rehearsal:
 INCLUDES = (
     "Memory is what tensors take on the device: weights, gradients, optimizer state, an average,"
     " teachers and ways back (those of the rehearsal), a batch, activations and torch's own"
-    " workspace. The data set, Python and libraries (a CUDA context: about 0.5 GiB) come on top."
+    " workspace. The data set, Python and what libraries keep (a CUDA context and cuBLAS: about"
+    " 0.5 GiB) come on top."
 )

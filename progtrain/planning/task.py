@@ -39,7 +39,8 @@ def foresee(parts: Parts, engine: Engine, batches: Batches, run: Run, directory:
             _rehearsed(run, setup, parts) if parts.plan.rehearse else _counted(run, setup)
         )
         largest = max(row.checkpoint or 0 for row in foreseen.rows)
-        need, disk_free = check_disk(directory, largest, parts.checkpoint.keep)
+        stay = parts.checkpoint.keep + parts.checkpoint.best
+        need, disk_free = check_disk(directory, largest, stay)
         writing = writing_seconds(last, engine, directory, parts.config) if last else 0.0
     storage = Storage(largest, need, disk_free, writing)
     return Rehearsal(

@@ -67,7 +67,7 @@ def totals(
         growing=growing,
         storing=storing,
         checkpoint=storage.checkpoint,
-        checkpoints=setup.checkpoint.keep,
+        checkpoints=setup.checkpoint.keep + setup.checkpoint.best,
         disk=storage.need,
         disk_free=storage.free,
         memory=max((row.peak or 0 for row in rows), default=None),

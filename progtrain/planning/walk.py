@@ -15,6 +15,7 @@ from progtrain.curriculum.sight import Sight
 from progtrain.growth.life import advanced
 from progtrain.run import Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
+from progtrain.transfer.teachers import release
 
 _PIECES = 4000  # a run is walked through in about so many pieces
 
@@ -116,15 +117,17 @@ class _Walker:
 
     def advance(self) -> None:
         """Some steps on; one by one where something happens."""
-        run, before = self.run, (self.run.clock.now, list(self.run.events))
+        run = self.run
+        before = run.clock.now, list(run.events), run.teachers
         if self.piece == 1 or self._careful:
             self._careful = max(0, self._careful - 1)
             self._move(1)
             return
         self._move(self.piece)
         lives = [event.phase for event in run.events] != [event.phase for event in before[1]]
+        lives = lives or len(run.teachers) < len(before[2])
         if lives or self.over() or self.due()[0] is not None:
-            run.clock.now, run.events[:] = before
+            run.clock.now, run.events[:], run.teachers = before
             self._careful = self.piece
             self._look()
 
@@ -132,6 +135,7 @@ class _Walker:
         run = self.run
         run.clock.now = self._after(steps)
         run.events[:] = [advanced(event, self.setup, run.clock) for event in run.events]
+        release(run, self.setup)
         self._look()
 
     def _look(self) -> None:

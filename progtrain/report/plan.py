@@ -30,13 +30,18 @@ def print_plan(run: Run, rehearsal: Rehearsal, console: Console | None = None) -
     console = console or Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDE, highlight=False, markup=False)
-    x = run.probe.x[:2]
     rows = rehearsal.rows
     console.print(_stages(rows))
     console.print(_costs(rows))
     console.print(_memory(rows, rehearsal.rehearsed))
     for line in (*_totals(rehearsal.totals), *_told(rehearsal)):
         console.print(line)
+    print_things_that_grow(run, console)
+
+
+def print_things_that_grow(run: Run, console: Console) -> None:
+    """Print spaces and stacks of the network as it is now."""
+    x = run.probe.x[:2]
     console.print(_spaces(spaces(run.model, x)))
     empty = [BlockStack(block.stack, 0, 0) for block in first_blocks(Host.of(run))]
     console.print(_stacks([*stacks(run.model, x), *empty]))
