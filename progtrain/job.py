@@ -50,7 +50,7 @@ def train_job(parts: Parts, directory: Path) -> float:
             print_plan(run, plan(run, setup))
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
-        files = Files(directory, parts.choices, _overrides(directory))
+        files = Files(directory, parts.choices, _overrides(directory), parts.train.columns)
         facts = [engine.facts(), *(saved.skipped if saved else ())]
         again = _resume_command(parts, directory)
         shown = reporter(directory, parts.choices, facts, again)

@@ -20,6 +20,7 @@ from progtrain.contracts import (
     Warmup,
 )
 from progtrain.data.sets import Batches
+from progtrain.errors import ConfigError
 from progtrain.hardware.engine import Engine
 from progtrain.metrics.accuracy import Accuracy
 from progtrain.report.reporter import Reporter
@@ -57,6 +58,11 @@ class Setup:
     metrics: Mapping[str, Metric] = field(default_factory=lambda: {"accuracy": Accuracy()})
 
     def __post_init__(self) -> None:
+        if self.growth.keep_if is not None and self.train.metric.startswith("train/"):
+            raise ConfigError(
+                "growth.keep_if measures on the validation data, so train.metric must be one of its"
+                f" metrics, got {self.train.metric!r}. Try train.metric=val/loss."
+            )
         for monitor in self.monitors.values():
             monitor.check(self)
         for metric in self.metrics.values():

@@ -151,6 +151,7 @@ SAME_BITS = {
     "hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)",
     "experiment": "recipes: several options in one word (test_experiments)",
     "monitor": "a warning changes nothing (test_monitors)",
+    "metric": "evaluations count, and train nothing (test_metrics)",
 }
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
@@ -227,8 +228,8 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "train.batch_size": "7",
         "train.accumulate": "2",
         "train.evaluate_every": ("2steps", *ON_PLATEAU[:2]),
-        "train.metric": ("val/loss", "train.mode=min", *ON_PLATEAU),
-        "train.mode": ("min", "train.metric=val/loss", *ON_PLATEAU),
+        "train.metric": ("val/loss", *ON_PLATEAU),
+        "train.mode": ("max", "train.metric=val/loss", *ON_PLATEAU),
         "train.clip": "0.1",
         "train.recovery": (
             "0.1",
@@ -527,6 +528,7 @@ SILENT = {
         "parts": "a measurement changes no weight (test_monitors)",
     },
     "config": {
+        "train.columns": "of the table of a multirun (test_metrics)",
         "train.answers": "says which head's figures are val/… (test_heads)",
         "train.ema": "an average beside the weights (test_average)",
         "task": "plan trains nothing (test_plan)",

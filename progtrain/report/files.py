@@ -29,11 +29,16 @@ class Files:
     """Writes rows under `directory`, after those that are there."""
 
     def __init__(
-        self, directory: Path, choices: Mapping[str, str], overrides: Sequence[str]
+        self,
+        directory: Path,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        columns: Sequence[str] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.choices, self.overrides = dict(choices), list(overrides)
+        self.columns = list(columns)  # metrics that the table of a multirun shows
         self._open = {name: (directory / name).open("ab") for name in (METRICS, EVENTS)}
 
     def __enter__(self) -> Files:
@@ -127,7 +132,9 @@ class Files:
             "mode": run.mode,
             "metric": run.last_metric,
             "best_metric": run.best_metric,
+            "metrics": dict(run.history[-1].metrics) if run.history else {},
             "test": dict(run.test) if run.test else None,
+            "columns": [*self.columns],
             "params_start": words.params_start(run),
             "params": run.params,
             "flops": now.flops,
