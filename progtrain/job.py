@@ -59,7 +59,7 @@ def train_job(parts: Parts, directory: Path) -> float:
             setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
             begin_curriculum(run, setup, ranked=True)
             reports.started(run, plan(run, setup))
-            for line in (*parts.notes, *_notes(saved, engine)):
+            for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
             reason = Machine(run, setup).go()
     if reason is StopReason.INTERRUPTED:
@@ -71,7 +71,7 @@ def _saver(
     parts: Parts, engine: Engine, batches: Batches, files: Files, directory: Path
 ) -> Callable[[Run], None]:
     """What stores a run in its directory."""
-    data = fingerprint(batches.sets.train)
+    data = fingerprint(batches.sets)
 
     def save(run: Run) -> None:
         tensors, state = pack(run, engine, files.sizes(), data)

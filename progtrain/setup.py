@@ -9,8 +9,10 @@ from torch import nn
 
 from progtrain.contracts import (
     AtGrowth,
+    Augment,
     Growth,
     Metric,
+    Mix,
     Monitor,
     OptimizerRecipe,
     Settle,
@@ -23,6 +25,8 @@ from progtrain.data.sets import Batches
 from progtrain.errors import ConfigError
 from progtrain.hardware.engine import Engine
 from progtrain.metrics.accuracy import Accuracy
+from progtrain.mix.none import NoMix
+from progtrain.objective import Criterion, plain
 from progtrain.report.reporter import Reporter
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Proof, Stopping, Training
@@ -55,6 +59,9 @@ class Setup:
     proof: Proof = field(default_factory=Proof)
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     transfer: Transfer = field(default_factory=Inherit)
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
+    mix: Mix = field(default_factory=NoMix)
+    criterion: Criterion = plain  # what training minimises
     metrics: Mapping[str, Metric] = field(default_factory=lambda: {"accuracy": Accuracy()})
 
     def __post_init__(self) -> None:

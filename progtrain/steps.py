@@ -56,7 +56,7 @@ def train_step(
     losses, distilled = list[Tensor](), list[Tensor]()
     with controls.still_buffers():
         for part in range(parts):
-            x, y = training_batch(run, setup.batches, part, run.batch_size // parts)
+            x, y = training_batch(run, setup, part, run.batch_size // parts)
             with engine.autocast():
                 loss, on_labels, taught = minimised(run, setup, x, y)
             engine.backward(loss / parts if parts > 1 else loss)
@@ -90,7 +90,7 @@ def minimised(
     run: Run, setup: Setup, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
     """The loss of a batch; the part of it on the labels; the distillation loss, where there is."""
-    on_labels, logits = mean_loss(run.model, x, y)
+    on_labels, logits = mean_loss(run.model, x, y, setup.criterion)
     teaching = setup.transfer.teaching
     if teaching is None or not run.teachers:
         return on_labels, on_labels, ()

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import metrics, signatures, sweep, tree
+from progtrain.command_line import classes, metrics, signatures, sweep, tree
 from progtrain.command_line.argv import Command, Mode, key_of
 from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
@@ -27,7 +27,7 @@ TASKS = ("train", "plan")
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
-    *("train", "stop", "proof", "checkpoint"),
+    *("train", "stop", "proof", "checkpoint", "mix", "loss"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
@@ -145,6 +145,7 @@ def _class_problems(
     config: DictConfig, relevant: Callable[[str], bool], holes: Sequence[str]
 ) -> list[str]:
     """What signatures say, and what the parts themselves refuse."""
+    classes.assume(config)
     findings = signatures.check(config, relevant)
     problems = [finding.problem for finding in findings if finding.problem]
     broken = [finding.node for finding in findings if finding.problem]

@@ -17,6 +17,7 @@ from progtrain.errors import ConfigError, did_you_mean
 
 SEVERAL = (
     "monitor",
+    "augment",
     "metric",
 )  # groups of which several options may be chosen: monitor=[slow,shock]
 _OPTION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
