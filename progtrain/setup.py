@@ -78,7 +78,7 @@ class Setup:
     @property
     def bytes_per_target(self) -> float | None:
         """How many bytes of text a target stands for; None where the data are no text."""
-        return getattr(self.batches.sets, "bytes_per_target", None)
+        return self.batches.sets.bytes_per_target
 
     @property
     def undoes(self) -> bool:
