@@ -47,14 +47,14 @@ if TYPE_CHECKING:
         Transfer,
         Warmup,
     )
-    from progtrain.settings import Checkpoints, Proof, Stopping, Training
+    from progtrain.settings import Checkpoints, Nonfinite, Proof, Stopping, Training
 
 # What our growth YAMLs start from; a model without such sizes starts as it is.
 _START = {"width": 0.5, "depth": 0.5}
 _PARTS = (
     *("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth"),
     *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
-    *("checkpoint", "mix", "loss"),
+    *("checkpoint", "mix", "loss", "nonfinite"),
 )
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
@@ -134,6 +134,7 @@ class Parts:
     stop: Stopping
     proof: Proof
     checkpoint: Checkpoints
+    nonfinite: Nonfinite
     task: str  # train, or plan
     seed: int
     resume: bool

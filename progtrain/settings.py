@@ -10,6 +10,8 @@ from progtrain.clock import Duration
 from progtrain.errors import require
 from progtrain.metrics import canonical, instead, logged, tested
 
+EXPORTS = ("state_dict", "torch_export")
+
 
 def whole(value: object) -> bool:
     """Whether `value` is a whole number, `1e3` and `16.0` included."""
@@ -110,6 +112,8 @@ class Stopping:
     max_seconds: float | None = None
     max_params: int | None = None  # of the largest planned network; a larger plan is refused
     patience: int | None = None  # growths in a row that bring no improvement
+    early_stopping: str | None = None  # a length without a new best of train.metric
+    min_delta: float = 0.0  # early_stopping: by how much a new best must beat the old one
 
     def __post_init__(self) -> None:
         good = self.target is None or _number(self.target)
@@ -119,6 +123,10 @@ class Stopping:
         _limit(self, "max_params")
         if self.patience is not None:
             _at_least(self, "patience", 1)
+        if self.early_stopping is not None:
+            _lasting(self, "early_stopping", "Try 5epochs, or null for none.")
+        good = _number(self.min_delta) and self.min_delta >= 0
+        require(good, "min_delta", self.min_delta, "a finite number >= 0", "Try 0.001.")
 
 
 @dataclass(frozen=True)
@@ -127,10 +135,35 @@ class Checkpoints:
 
     every: str = "25%"
     keep: int = 2
+    best: int = 0  # how many of the best by train.metric stay beside them
 
     def __post_init__(self) -> None:
         _lasting(self, "every", "Try 25%.")
         _at_least(self, "keep", 2, "One of them may be damaged.")
+        _at_least(self, "best", 0, "0 keeps none, 3 the three best.")
+
+
+@dataclass(frozen=True)
+class Nonfinite:
+    """What follows a loss or a gradient that is not finite.
+
+    It never reaches the weights: the update of that step is withheld whatever the policy.
+    """
+
+    policy: str = "raise"  # raise, skip or rollback
+    in_a_row: int | None = 5  # skip: at most so many steps in a row; null: no limit
+    most: int | None = 100  # skip: at most so many steps of a run; null: no limit
+    back: str = "5%"  # rollback: to a state that is at least so old, at most twice that
+    rollbacks: int = 3  # rollback: at most so many
+
+    def __post_init__(self) -> None:
+        policies = ("raise", "skip", "rollback")
+        require(self.policy in policies, "policy", self.policy, "one of " + ", ".join(policies))
+        for name in ("in_a_row", "most"):
+            if getattr(self, name) is not None:
+                _at_least(self, name, 1, "null sets no limit.")
+        _lasting(self, "back", "Try 5%.")
+        _at_least(self, "rollbacks", 1)
 
 
 @dataclass(frozen=True)
@@ -144,3 +177,35 @@ class Proof:
         good = self.tolerance is None or (_number(self.tolerance) and self.tolerance >= 0)
         hint = "null: 1e-10 in float64, 1e-4 in float32, 1e-2 in half precision."
         require(good, "tolerance", self.tolerance, "a finite number >= 0, or null", hint)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `task=predict` tells of each input."""
+
+    top_k: int | None = None  # likeliest labels told (null: 5), or tokens drawn from (null: all)
+    count: int = 200  # tokens that follow a prompt
+    temperature: float = 1.0  # of drawing them; 0 takes the likeliest
+    average: bool = False  # by the moving average of the weights
+    batch_size: int = 64  # samples of one forward pass
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            _at_least(self, "top_k", 1, "null: 5 labels, or every token.")
+        _at_least(self, "count", 1)
+        good = _number(self.temperature) and self.temperature >= 0
+        allowed = "a finite number >= 0 (0 takes the likeliest token)"
+        require(good, "temperature", self.temperature, allowed)
+        _at_least(self, "batch_size", 1)
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """As what `task=export` writes a network."""
+
+    format: str = "state_dict"
+    average: bool = False  # the moving average of the weights
+
+    def __post_init__(self) -> None:
+        allowed = "one of " + ", ".join(EXPORTS)
+        require(self.format in EXPORTS, "format", self.format, allowed)

@@ -29,10 +29,15 @@ from progtrain.mix.none import NoMix
 from progtrain.objective import Criterion, plain
 from progtrain.report.reporter import Reporter
 from progtrain.run import Run
-from progtrain.settings import Checkpoints, Proof, Stopping, Training
+from progtrain.settings import Checkpoints, Nonfinite, Proof, Stopping, Training
 from progtrain.transfer.inherit import Inherit
 
 Save = Callable[[Run], None]
+SaveBest = Callable[[Run, str], None]  # under a name
+
+
+def no_best(run: Run, name: str) -> None:
+    """Of a run that stores nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Setup:
     mix: Mix = field(default_factory=NoMix)
     criterion: Criterion = plain  # what training minimises
     metrics: Mapping[str, Metric] = field(default_factory=lambda: {"accuracy": Accuracy()})
+    nonfinite: Nonfinite = field(default_factory=Nonfinite)
+    save_best: SaveBest = no_best
 
     def __post_init__(self) -> None:
         if self.growth.keep_if is not None and self.train.metric.startswith("train/"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite, nan
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
 from progtrain.transfer.teachers import answer
+from progtrain.withheld import Statistics, Withheld, nonfinite, undone_where
 
 _EVALUATION_BATCH = 1024  # samples, fewer of them where either is more:
 _EVALUATION_INPUTS = 2**22  # numbers that a batch holds
@@ -29,7 +31,9 @@ def learning_rate(run: Run, setup: Setup) -> float:
     """The multiplier of every group's base rate for the coming step."""
     clock = run.clock
     metric = tuple(
-        (o.moment, o.metrics[run.metric]) for o in run.history if run.metric in o.metrics
+        (o.moment, o.metrics[run.metric])
+        for o in run.history
+        if isfinite(o.metrics.get(run.metric, nan))
     )
     when = When(
         clock,
@@ -53,6 +57,7 @@ def train_step(
     rates = {index: each.newborn_rate for index, each in strengths.items()}
     run.optimizer.set_multiplier(learning_rate(run, setup), rates)
     run.optimizer.zero_grad()
+    statistics = Statistics.of(run.model)
     losses, distilled = list[Tensor](), list[Tensor]()
     with controls.still_buffers():
         for part in range(parts):
@@ -63,13 +68,32 @@ def train_step(
             losses.append(on_labels.detach())
             distilled += taught
     loss = torch.stack(losses).mean() if parts > 1 else losses[0]
+    run.withheld = _withheld(run, setup, loss)
+    statistics.put_back(run.withheld)
     with controls.limited(run.optimizer, strengths):
         _measure_gradients(run, setup, loss)
-        engine.step(run.optimizer)
-    if run.average is not None:
-        update(run.average, run.model, setup.train.ema, run.clock.step)
+        engine.step(run.optimizer, run.withheld)
+    if run.average is not None and run.withheld is not True:
+        with undone_where(run.withheld, list(run.average.state_dict().values())):
+            update(run.average, run.model, setup.train.ema, run.clock.step)
     run.distilled = torch.stack(distilled).mean() if distilled else None
     return loss
+
+
+def _withheld(run: Run, setup: Setup, loss: Tensor) -> Withheld:
+    """Whether the step must change nothing: its loss or a gradient is not finite.
+
+    What is not finite in the gradients of fp16 alone is the loss scaler's: it skips such steps.
+    """
+    engine = setup.engine
+    if engine.scaler.is_enabled():
+        return not isfinite(float(loss))
+    gradients = [p.grad for p in run.optimizer.parameters.values() if p.grad is not None]
+    found = nonfinite([*gradients, loss])
+    if engine.device.type == "cpu":
+        return bool(found)
+    before, ends = run.withheld, setup.nonfinite.policy == "raise"  # then nothing comes after it
+    return torch.maximum(found, before) if ends and isinstance(before, Tensor) else found
 
 
 def _measure_gradients(run: Run, setup: Setup, loss: Tensor) -> None:

@@ -24,10 +24,12 @@ from progtrain.metrics.names import TAKEN
 
 _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
+OF_CHECKPOINTS = ("test", "predict", "inspect", "export")  # what a stored network is looked at by
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
-    *("train", "stop", "proof", "checkpoint", "mix", "loss"),
+    *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
+    *("predict", "export"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
@@ -178,9 +180,12 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
     for group in SEVERAL:
         yield from _named_problems(config, group)
     task = config.get("task")
-    if task not in TASKS:
-        near = did_you_mean(str(task), TASKS)
-        yield f"task must be one of {', '.join(TASKS)}, got {shown(task)}.{near}"
+    if task in OF_CHECKPOINTS:
+        yield f"task={task} is for the command line: write task={task} checkpoint=<directory>."
+    elif task not in TASKS:
+        near = did_you_mean(str(task), (*TASKS, *OF_CHECKPOINTS))
+        every = ", ".join((*TASKS, *OF_CHECKPOINTS))
+        yield f"task must be one of {every}, got {shown(task)}.{near}"
     seed = config.get("seed")
     drawn = seed is None
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progtrain.best import ranked
 from progtrain.clock import Moment, Unit
 from progtrain.report import words
 from progtrain.run import StopReason
@@ -135,6 +136,7 @@ class Files:
             "metrics": dict(run.history[-1].metrics) if run.history else {},
             "test": dict(run.test) if run.test else None,
             "columns": [*self.columns],
+            "best_checkpoints": [f"checkpoints/best/{name}" for name, *_ in ranked(run)],
             "params_start": words.params_start(run),
             "params": run.params,
             "flops": now.flops,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progtrain.best import ranked
 from progtrain.clock import Unit
 from progtrain.run import Phase
 
@@ -206,10 +207,11 @@ def evaluation(run: Run, seen: Observation, is_best: bool, width: int | None = N
         told[0] += " (best so far)"
     line = f"epoch {seen.epoch:.1f}, step {seen.moment.step:,}: " + ", ".join(told)
     others = [f", {n} {metric(value)}" for n, value in seen.metrics.items() if n not in first]
+    if width is None or len(line + "".join(others)) <= width:
+        return line + "".join(others)
     for index, other in enumerate(others):
         left_out = f", {len(others) - index} more in metrics.jsonl"
-        last = index == len(others) - 1
-        if width is not None and len(line + other + ("" if last else left_out)) > width:
+        if len(line + other + left_out) > width:
             return line + left_out
         line += other
     return line
@@ -245,6 +247,7 @@ def summary(run: Run) -> list[tuple[str, str]]:
             f"{run.metric} {metric(run.last_metric)} at the end, {metric(run.best_metric)} at best",
         ),
         *([("test", _metrics(run.test))] if run.test else []),
+        *([("best", _best(run))] if ranked(run) else []),
         (
             "cost",
             f"{flops(now.flops)} of training in {seconds(now.seconds)}, growing included;"
@@ -258,6 +261,11 @@ def _outcomes(events: Sequence[Event]) -> str:
     told = [outcome(event) for event in events[-_OUTCOMES:]]
     earlier = len(events) - len(told)
     return "; ".join([*([f"{earlier} earlier"] if earlier else []), *told])
+
+
+def _best(run: Run) -> str:
+    """The checkpoints that stay beside the newest ones, the best first."""
+    return "checkpoints/best: " + ", ".join(name for name, *_ in ranked(run))
 
 
 def _metrics(values: Mapping[str, float]) -> str:
