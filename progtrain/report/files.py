@@ -34,10 +34,11 @@ class Files:
         directory: Path,
         choices: Mapping[str, str],
         overrides: Sequence[str],
+        status: str = "done",  # of a run that comes to its end
         columns: Sequence[str] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
+        self.directory, self.status = directory, status
         self.choices, self.overrides = dict(choices), list(overrides)
         self.columns = list(columns)  # metrics that the table of a multirun shows
         self._open = {name: (directory / name).open("ab") for name in (METRICS, EVENTS)}
@@ -128,7 +129,7 @@ class Files:
     def _result(self, run: Run) -> dict[str, Json]:
         now = run.clock.now
         return {
-            "status": "interrupted" if run.stopped is StopReason.INTERRUPTED else "done",
+            "status": "interrupted" if run.stopped is StopReason.INTERRUPTED else self.status,
             "metric_name": run.metric,
             "mode": run.mode,
             "metric": run.last_metric,
