@@ -338,13 +338,21 @@ SCHEDULE = ("growth=schedule", "growth.stages.deeper=null", "growth.stages.wider
 
 
 def test_outputs_that_join_are_classes_from_then_on(tmp_path: Path) -> None:
-    made = parts(*EVERY, *SCHEDULE, "head=outputs", "head.add=3", "warmup=none", "train.ema=0")
+    made = parts(
+        *EVERY,
+        *SCHEDULE,
+        "growth.stages.outputs.at=9steps",
+        "head=outputs",
+        "head.add=40",
+        "warmup=none",
+        "train.ema=0",
+    )
     ended = train(made, tmp_path, store=False)
     assert ended.run.grown and ended.run.history[-1].moment.step > ended.run.grown[0].moment.step
     split = (sets := made.data.load()).validation
     with torch.no_grad():
         logits = ended.run.model.eval()(sets.normalise(split.x))
-    assert logits.shape[1] == 13
+    assert logits.shape[1] == 50 and (logits.argmax(1) >= 10).any()
     wanted = f1_score(split.y, logits.argmax(1), average="macro")
     assert ended.run.history[-1].metrics["val/macro_f1"] == pytest.approx(wanted, rel=1e-12)
 
