@@ -98,7 +98,8 @@ def _trained(
     """Take the run to its end, told to its files, the screen and trackers."""
     directory = around.directory
     truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
-    files = Files(directory, parts.choices, _overrides(directory), parts.debug.status)
+    typed, columns = _overrides(directory), parts.train.columns
+    files = Files(directory, parts.choices, typed, parts.debug.status, columns)
     book = Book(directory, parts.config, run.clock.step)
     kept = [logger.where(book) for logger in parts.loggers.values()]
     facts = [engine.facts(), *header(run, batches.sets, parts), *filter(None, kept)]

@@ -22,6 +22,7 @@ from progtrain.contracts import (
     Warmup,
 )
 from progtrain.data.sets import Batches
+from progtrain.errors import ConfigError
 from progtrain.hardware.engine import Engine
 from progtrain.metrics.accuracy import Accuracy
 from progtrain.mix.none import NoMix
@@ -71,6 +72,11 @@ class Setup:
     save_best: SaveBest = no_best
 
     def __post_init__(self) -> None:
+        if self.growth.keep_if is not None and self.train.metric.startswith("train/"):
+            raise ConfigError(
+                "growth.keep_if measures on the validation data, so train.metric must be one of its"
+                f" metrics, got {self.train.metric!r}. Try train.metric=val/loss."
+            )
         for monitor in self.monitors.values():
             monitor.check(self)
         for metric in self.metrics.values():
@@ -79,7 +85,7 @@ class Setup:
     @property
     def bytes_per_target(self) -> float | None:
         """How many bytes of text a target stands for; None where the data are no text."""
-        return getattr(self.batches.sets, "bytes_per_target", None)
+        return self.batches.sets.bytes_per_target
 
     @property
     def undoes(self) -> bool:

@@ -158,6 +158,7 @@ SAME_BITS = {
     "experiment": "recipes: several options in one word (test_experiments)",
     "monitor": "a warning changes nothing (test_monitors)",
     "debug": "looks, or makes another run on purpose (test_debug)",
+    "metric": "evaluations count, and train nothing (test_metrics)",
     "logger": "being told changes nothing (test_loggers)",
 }
 
@@ -237,8 +238,8 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "train.batch_size": "7",
         "train.accumulate": "2",
         "train.evaluate_every": ("2steps", *ON_PLATEAU[:2]),
-        "train.metric": ("val/loss", "train.mode=min", *ON_PLATEAU),
-        "train.mode": ("min", "train.metric=val/loss", *ON_PLATEAU),
+        "train.metric": ("val/loss", *ON_PLATEAU),
+        "train.mode": ("max", "train.metric=val/loss", *ON_PLATEAU),
         "train.clip": "0.1",
         "train.recovery": (
             "0.1",
@@ -544,6 +545,7 @@ SILENT = {
         "parts": "a measurement changes no weight (test_monitors)",
     },
     "config": {
+        "train.columns": "of the table of a multirun (test_metrics)",
         "train.answers": "says which head's figures are val/… (test_heads)",
         "train.ema": "an average beside the weights (test_average)",
         "task": "only train trains (test_plan, test_tasks)",

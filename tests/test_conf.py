@@ -33,6 +33,8 @@ def _composed(overrides: list[str]):
 
 def _choice(option: Path) -> list[str]:
     group = option.parent.as_posix()
+    if group == "metric":  # beside the one that train.metric names
+        return [f"metric=[{','.join(dict.fromkeys(['accuracy', option.stem]))}]"]
     base = [WITHIN[group]] if group in WITHIN else []
     base += [NEEDS[option.as_posix()]] if option.as_posix() in NEEDS else []
     return [*base, f"{group}={option.stem}"]

@@ -29,7 +29,7 @@ from progtrain.report import words
 from progtrain.report.bar import Bar, fit
 from progtrain.report.lines import Lines
 from progtrain.report.screen import REFRESH_SECONDS, Screen, reporter
-from progtrain.run import Phase
+from progtrain.run import Observation, Phase
 
 # every fact of one growth
 GROWTH = [
@@ -175,6 +175,28 @@ def test_screen_prints_an_evaluation_when_best_or_at_each_tenth() -> None:
         screen.observed(run, seen(run, 1.0 / step))
     screen.stopped(run)
     assert sum(line.startswith("epoch") for line in plain(file.getvalue()).splitlines()) == 11
+
+
+def test_an_evaluation_has_the_primary_metric_and_the_loss_and_others_where_there_is_room() -> None:
+    run = a_run()
+    metrics = {"val/accuracy": 0.5, "val/macro_f1": 0.4, "val/loss": 0.7, "train/loss": 0.6}
+    observation = Observation(run.clock.now, 2.0, metrics)
+    run.metric = "val/macro_f1"
+    start = "epoch 2.0, step 400: val/macro_f1 0.4000 (best so far), val/loss 0.7000"
+    told = words.evaluation(run, observation, True)
+    assert told == f"{start}, val/accuracy 0.5000, train/loss 0.6000"
+    assert words.evaluation(run, observation, True, len(told)) == told
+    less = words.evaluation(run, observation, True, len(told) - 1)
+    assert less == f"{start}, 2 more in metrics.jsonl"
+    assert words.evaluation(run, observation, True, 120) == less
+    more = words.evaluation(run, observation, True, 128)
+    assert more == f"{start}, val/accuracy 0.5000, 1 more in metrics.jsonl"
+    assert words.evaluation(run, observation, True, 10) == less, "never less than the two"
+    screen, terminal = a_screen(120)
+    screen.started(run, [])
+    screen.observed(run, observation)
+    assert "2 more in metrics.jsonl" in in_words(plain(terminal.getvalue()))
+    screen.close()
 
 
 def test_less_is_better_where_the_mode_is_min() -> None:

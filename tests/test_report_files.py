@@ -77,6 +77,8 @@ def test_result_sums_the_run_up_and_goes_when_the_run_goes_on(tmp_path: Path) ->
     run = tell(files)
     assert json.loads((tmp_path / "result.json").read_text()) == {
         "status": "done", "metric_name": "val/accuracy", "mode": "max", "metric": 0.9,
+        "metrics": {"val/accuracy": 0.9}, "columns": [],
+        "best_checkpoints": [],
         "test": None, "best_metric": 0.95, "params_start": 1042, "params": 1578, "flops": 5.12e9,
         "seconds": 40.0, "steps": 800, "epochs": 4.0, "growths": 1, "stop": "DURATION",
         "grown_out": "MAX_STAGES", "seed": 7, "choices": {"growth": "plateau"},

@@ -126,3 +126,36 @@ def test_sweep_of_nothing_or_of_rubbish_is_told(tmp_path: Path) -> None:
 def test_comparing_imports_no_torch() -> None:
     code = "import progtrain.report.sweep, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_table_has_the_columns_that_the_jobs_ask_for(tmp_path: Path) -> None:
+    """The primary metric of all is there already; what a job did not measure is left open."""
+    asked = ["val/accuracy", "val/macro_f1", "test/loss"]
+    for number, (growth, f1) in enumerate([("none", 0.5), ("none", 0.6), ("plateau", 0.7)]):
+        told = {"metrics": {"val/macro_f1": f1, "val/loss": 9.0}, "columns": asked}
+        told |= {"test": {"test/loss": 0.25 * number}} if number else {}
+        a_job(tmp_path / str(number), 0.8, f"growth={growth}", f"seed={number}", **told)
+    jobs, over_seeds, *_ = compared(tmp_path, None).split("\n\n")
+    header, first, second = (jobs.splitlines()[line] for line in (0, 2, 3))
+    assert header.split()[:7] == [
+        "job",
+        "growth",
+        "seed",
+        "val/accuracy",
+        "best",
+        "val/macro_f1",
+        "test/loss",
+    ]
+    assert first.split()[6:8] == ["0.5000", "–"] and second.split()[6:8] == ["0.6000", "0.2500"]
+    assert "val/macro_f1, mean ± std" in over_seeds and "val/accuracy, mean" not in over_seeds
+    assert "0.5500 ± 0.0707" in over_seeds and "0.7000 ± –" in over_seeds
+    with (tmp_path / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["val/macro_f1"] for row in rows] == ["0.5", "0.6", "0.7"]
+    told = json.loads((tmp_path / "comparison.json").read_text())
+    assert told["jobs"][2]["columns"] == {
+        "val/accuracy": None,
+        "val/macro_f1": 0.7,
+        "test/loss": 0.5,
+    }
+    assert told["over_seeds"][1]["columns"]["val/macro_f1"] == [0.7, None]

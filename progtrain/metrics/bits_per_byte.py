@@ -2,8 +2,8 @@
 
 Equation: (Σ cross entropy in nats) / (ln 2 · targets · bytes a target).
 What for: networks with different tokenizers can be compared, and with compressors.
-When it misleads: bytes a target are a mean over the data, so of a split with other words it is
-near, not exact.
+When it misleads: bytes a target are those of the validation data, so of the test split it is near,
+not exact.
 Reference: Gao et al., The Pile, arXiv 2101.00027, section 3.1.
 """
 

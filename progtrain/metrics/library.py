@@ -68,9 +68,10 @@ class Library:
             return {}
         metric = self._fresh(answers.y.device)
         metric.update(answers.logits, answers.y)
-        states = {state: getattr(metric, state) for state in self.reductions}
-        metric.reset()
-        return {s: torch.cat(t) if isinstance(t, list) else t for s, t in states.items()}
+        seen = {state: getattr(metric, state) for state in self.reductions}
+        states = {s: torch.cat(t) if isinstance(t, list) else t for s, t in seen.items()}
+        metric.reset()  # which empties lists in place
+        return states
 
     def value(self, states: Mapping[str, Tensor], counted: Counted) -> float | None:
         if not states:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -87,13 +88,18 @@ class Tally:
         return found
 
     def figures(self) -> dict[str, float]:
-        """The loss, then every metric by its name; what a head cannot tell is left out."""
+        """The loss, then every metric by its name.
+
+        What a head cannot tell is left out, and what is not defined (NaN) on what was seen.
+        """
         mean = None if self.cross_entropy is None else float(self.cross_entropy) / self.targets
         counted = Counted(self.targets, mean, self.bytes_per_target)
-        found: dict[str, float | None] = {LOSS: mean}
+        found = {} if mean is None else {LOSS: mean}
         for name, metric in self.metrics.items():
-            found[name] = metric.value(self.states[name], counted)
-        return {name: value for name, value in found.items() if value is not None}
+            value = metric.value(self.states[name], counted)
+            if value is not None and not isnan(value):
+                found[name] = value
+        return found
 
     def _take(
         self, targets: int, cross_entropy: Tensor | None, states: Mapping[str, States]

@@ -36,10 +36,12 @@ class Files:
         choices: Mapping[str, str],
         overrides: Sequence[str],
         status: str = "done",  # of a run that comes to its end
+        columns: Sequence[str] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.status = directory, status
         self.choices, self.overrides = dict(choices), list(overrides)
+        self.columns = list(columns)  # metrics that the table of a multirun shows
         self._open = {name: (directory / name).open("ab") for name in (METRICS, EVENTS)}
         self._table = Table(directory / METRICS)
 
@@ -136,7 +138,9 @@ class Files:
             "mode": run.mode,
             "metric": run.last_metric,
             "best_metric": run.best_metric,
+            "metrics": dict(run.history[-1].metrics) if run.history else {},
             "test": dict(run.test) if run.test else None,
+            "columns": [*self.columns],
             "best_checkpoints": [f"checkpoints/best/{name}" for name, *_ in ranked(run)],
             "params_start": words.params_start(run),
             "params": run.params,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -36,6 +36,8 @@ class Job:
     params: float | None = None
     flops: float | None = None
     seconds: float | None = None
+    # metrics that its settings ask for beside the primary one (train.columns); None: not measured
+    columns: Mapping[str, float | None] = field(default_factory=lambda: dict[str, float | None]())
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Spread:
     params: float | None
     flops: float | None
     seconds: float | None
+    columns: Mapping[str, tuple[float | None, float | None]]  # mean and deviation of each
 
 
 def read_jobs(sweep_dir: Path) -> list[Job]:
@@ -91,7 +94,15 @@ def read_job(folder: Path) -> Job:
         params=_number(result, "params"),
         flops=_number(result, "flops"),
         seconds=_number(result, "seconds"),
+        columns=_columns(result),
     )
+
+
+def columns(jobs: Sequence[Job]) -> list[str]:
+    """The further metrics that the jobs show, each once; what is the primary one of all is none."""
+    primary = {job.metric_name for job in jobs if job.metric_name}
+    named = dict.fromkeys(name for job in jobs for name in job.columns)
+    return [name for name in named if primary != {name}]
 
 
 def varying(jobs: Sequence[Job]) -> list[str]:
@@ -159,7 +170,13 @@ def _spread(settings: tuple[str, ...], group: Sequence[Job]) -> Spread:
         params=_mean([job.params for job in done]),
         flops=_mean([job.flops for job in done]),
         seconds=_mean([job.seconds for job in done]),
+        columns={n: _over_seeds([job.columns.get(n) for job in done]) for n in columns(group)},
     )
+
+
+def _over_seeds(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    known = [value for value in values if value is not None]
+    return _mean(known), stdev(known) if len(known) > 1 else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -170,6 +187,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _number(result: Mapping[str, object], name: str) -> float | None:
     value = result.get(name)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _columns(result: Mapping[str, object]) -> dict[str, float | None]:
+    """Every metric that was asked for, at the end; those of the test split lie beside."""
+    named, seen = result.get("columns"), dict[str, object]()
+    for part in (result.get("metrics"), result.get("test")):
+        seen |= part if isinstance(part, dict) else {}
+    return {str(name): _number(seen, name) for name in named} if isinstance(named, list) else {}
 
 
 def _overrides(folder: Path, result: Mapping[str, object]) -> dict[str, str]:

@@ -108,7 +108,8 @@ class Screen:
         tenth = int(run.clock.fraction * 10)
         if is_best or tenth > self._tenth:
             self._tenth = tenth
-            self._say(words.evaluation(run, observation, is_best), "green" if is_best else "")
+            told = words.evaluation(run, observation, is_best, self.console.width)
+            self._say(told, "green" if is_best else "")
         self._refresh(run)
 
     def grew(self, run: Run, event: Event) -> None:

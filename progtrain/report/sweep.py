@@ -22,6 +22,7 @@ from progtrain.report.outcomes import (
     Job,
     Spread,
     caution,
+    columns,
     read_jobs,
     spreads,
     varying,
@@ -73,6 +74,7 @@ def _job_rows(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, str]]
             **({"metric": job.metric_name} if len(metrics) > 1 else {}),
             final: words.metric(job.metric),
             "best": words.metric(job.best_metric),
+            **{name: words.metric(job.columns.get(name)) for name in columns(jobs)},
             "growths": _whole(job.growths),
             "params": _whole(job.params),
             "FLOPs": _flops(job.flops),
@@ -84,10 +86,12 @@ def _job_rows(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, str]]
 
 
 def _spread_rows(groups: Sequence[Spread], names: Sequence[str]) -> list[dict[str, str]]:
+    further = list(dict.fromkeys(name for group in groups for name in group.columns))
     return [
         {
             **dict(zip(names, (cell or words.MISSING for cell in group.settings), strict=True)),
-            "final, mean ± std": _mean(group),
+            "final, mean ± std": _mean(group.mean, group.deviation),
+            **{f"{n}, mean ± std": _mean(*group.columns.get(n, (None, None))) for n in further},
             "n": f"{group.n}",
             "not done": f"{group.not_done}",
             "params": _whole(group.params),
@@ -133,10 +137,10 @@ def _table(
     return table
 
 
-def _mean(group: Spread) -> str:
-    if group.mean is None:
+def _mean(mean: float | None, deviation: float | None) -> str:
+    if mean is None:
         return words.MISSING
-    return f"{words.metric(group.mean)} ± {words.metric(group.deviation)}"
+    return f"{words.metric(mean)} ± {words.metric(deviation)}"
 
 
 def _whole(value: float | None) -> str:
@@ -171,6 +175,7 @@ def _write_json(
                     "error": job.error,
                     "is_best": job.name in best,
                     **{figure: getattr(job, figure) for figure in _FIGURES},
+                    **({"columns": {**job.columns}} if job.columns else {}),
                 }
                 for job in jobs
             ],
@@ -188,8 +193,10 @@ def _write_json(
 def _write_csv(sweep_dir: Path, jobs: Sequence[Job], names: Sequence[str]) -> None:
     with (sweep_dir / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["job", *names, *_FIGURES, "status", "error"])
+        further = columns(jobs)
+        writer.writerow(["job", *names, *_FIGURES, *further, "status", "error"])
         for job in jobs:
             settings = [job.settings.get(name, "") for name in names]
             figures = [getattr(job, figure) for figure in _FIGURES]
+            figures += [job.columns.get(name) for name in further]
             writer.writerow([job.name, *settings, *figures, job.status, job.error])

@@ -230,13 +230,22 @@ def advanced(event: Event) -> str:
     return f"{name} enters {event.phase.value} at step {event.since.step:,}"
 
 
-def evaluation(run: Run, seen: Observation, is_best: bool) -> str:
-    """The primary metric first, then every other one."""
-    names = [run.metric, *(name for name in seen.metrics if name != run.metric)]
-    told = [f"{name} {metric(seen.metrics.get(name))}" for name in names]
+def evaluation(run: Run, seen: Observation, is_best: bool, width: int | None = None) -> str:
+    """The primary metric and the loss, then every other one as long as the line has room."""
+    first = dict.fromkeys([run.metric, *(name for name in ("val/loss",) if name in seen.metrics)])
+    told = [f"{name} {metric(seen.metrics.get(name))}" for name in first]
     if is_best:
         told[0] += " (best so far)"
-    return f"epoch {seen.epoch:.1f}, step {seen.moment.step:,}: " + ", ".join(told)
+    line = f"epoch {seen.epoch:.1f}, step {seen.moment.step:,}: " + ", ".join(told)
+    others = [f", {n} {metric(value)}" for n, value in seen.metrics.items() if n not in first]
+    if width is None or len(line + "".join(others)) <= width:
+        return line + "".join(others)
+    for index, other in enumerate(others):
+        left_out = f", {len(others) - index} more in metrics.jsonl"
+        if len(line + other + left_out) > width:
+            return line + left_out
+        line += other
+    return line
 
 
 def is_better(run: Run, new: float | None, old: float | None) -> bool:
