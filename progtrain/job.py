@@ -57,7 +57,8 @@ def train_job(parts: Parts, directory: Path) -> float:
             setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
             begin_curriculum(run, setup, ranked=True)
             reports.started(run, plan(run, setup))
-            for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
+            told = () if saved else (*parts.notes, *batches.sets.notes)
+            for line in (*told, *_notes(saved, engine)):
                 reports.noted(run, line)
             reason = Machine(run, setup).go()
     if reason is StopReason.INTERRUPTED:
