@@ -143,8 +143,7 @@ def build(composed: DictConfig) -> Parts:
         problems = refusals(config)
     if problems:
         raise ConfigError("\n".join(problems))
-    if uncounted:
-        classes.count(config, partial(_make, config, "data"))
+    classes.settle(config, uncounted, partial(_make, config, "data"))
     names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
     names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
     names += ("checkpoint",)

@@ -13,11 +13,14 @@ from unittest import mock
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from run_kit import Spy, at_step, differences, parts, resume, train
 
+from progtrain.command_line.classes import settle
 from progtrain.data import source, token_cache
 from progtrain.data import text as text_module
 from progtrain.data.codec_characters import Characters
+from progtrain.data.digits import Digits
 from progtrain.data.sets import Sets
 from progtrain.data.text import Text, windows
 from progtrain.errors import CheckpointError, ConfigError, EnvironmentProblem, SettingError
@@ -328,6 +331,14 @@ def test_a_model_has_as_many_classes_as_there_are_tokens(tmp_path: Path, tokens:
     assert model.head.out_features == size and (size == 300) == (tokens == "bpe")  # type: ignore[union-attr]
     larger = parts(*_run(tmp_path, "data.num_classes=400", tokens=tokens))
     assert larger.model_factory({}).head.out_features == 400  # type: ignore[union-attr]
+
+
+def test_a_model_with_fewer_classes_than_the_data_is_refused(tmp_path: Path) -> None:
+    """Also: data that leave classes open and cannot count them."""
+    with pytest.raises(ConfigError, match=r"model.num_classes=5 is less than the \d\d classes"):
+        parts(*_run(tmp_path, "model.num_classes=5"))
+    with pytest.raises(ConfigError, match="data.num_classes needs a value: Digits cannot count"):
+        settle(OmegaConf.create({"data": {"_target_": "Digits", "num_classes": 3}}), True, Digits)
 
 
 @pytest.mark.parametrize("tokens", ["characters", "bpe"])
