@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import classes, signatures, tree
+from progtrain.command_line import classes, metrics, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -31,10 +31,14 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import (
         AtGrowth,
+        Augment,
         Curriculum,
         Data,
         Growth,
         Hardware,
+        Loss,
+        Metric,
+        Mix,
         Monitor,
         OptimizerRecipe,
         Settle,
@@ -43,10 +47,15 @@ if TYPE_CHECKING:
         Transfer,
         Warmup,
     )
-    from progtrain.settings import Checkpoints, Proof, Stopping, Training
+    from progtrain.settings import Checkpoints, Nonfinite, Proof, Stopping, Training
 
 # What our growth YAMLs start from; a model without such sizes starts as it is.
 _START = {"width": 0.5, "depth": 0.5}
+_PARTS = (
+    *("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth"),
+    *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
+    *("checkpoint", "mix", "loss", "nonfinite"),
+)
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
 
@@ -109,6 +118,8 @@ class Parts:
 
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     data: Data
+    mix: Mix
+    loss: Loss
     curriculum: Curriculum
     growth: Growth
     warmup: Warmup
@@ -123,32 +134,37 @@ class Parts:
     stop: Stopping
     proof: Proof
     checkpoint: Checkpoints
+    nonfinite: Nonfinite
     task: str  # train, or plan
     seed: int
     resume: bool
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: dict[str, "Metric"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
 def build(composed: DictConfig) -> Parts:
     """Check once more and build; raises `ConfigError` with all that is wrong."""
-    config = copy.deepcopy(composed)
-    uncounted = classes.assume(config)
-    findings = signatures.check(config)
-    problems = [finding.problem for finding in findings if finding.problem]
-    if not problems:
-        settle(config, findings)
-        problems = refusals(config)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    classes.settle(config, uncounted, partial(_make, config, "data"))
-    names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
-    names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-    names += ("checkpoint",)
+    with metrics.counted(config := copy.deepcopy(composed)):
+        uncounted = classes.assume(config)
+        findings = signatures.check(config)
+        problems = [finding.problem for finding in findings if finding.problem]
+        if not problems:
+            settle(config, findings)
+            problems = refusals(config)
+        if problems:
+            raise ConfigError("\n".join(problems))
+        classes.settle(config, uncounted, partial(_make, config, "data"))
+        return _made(config)
+
+
+def _made(config: DictConfig) -> Parts:
+    """The parts of settings that are right."""
     factory = ModelFactory(config)
-    made = {name: _make(config, name) for name in names}
+    made = {name: _make(config, name) for name in _PARTS}
     return Parts(
         model_factory=factory,
         task=str(config.task),
@@ -157,7 +173,9 @@ def build(composed: DictConfig) -> Parts:
         config=resolved(config),
         choices=_choices(config),
         monitors=_named(config, "monitor"),
-        notes=tuple(_notes(factory, made["growth"].start)),
+        augments=_named(config, "augment"),
+        metrics=metrics.adapted(_named(config, "metric")),
+        notes=(*_notes(factory, made["growth"].start), *metrics.notes(config)),
         **made,
     )
 

@@ -6,9 +6,10 @@ torch, so the command line can answer a typing mistake at once.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class ProgtrainError(Exception):
@@ -24,9 +25,14 @@ class ConfigError(ProgtrainError):
 
 
 class DivergedError(ProgtrainError):
-    """Loss or weights are not finite any more."""
+    """Loss or weights are not finite any more; `facts` say of a step what is known of it."""
 
     exit_code = 3
+
+    def __init__(self, message: str, facts: Mapping[str, Any] | None = None) -> None:
+        hint = "Try a smaller optimizer.lr, train.clip=1 or nonfinite.policy=skip."
+        super().__init__(message if "optimizer.lr" in message else f"{message} {hint}")
+        self.facts = facts
 
 
 class CheckpointError(ProgtrainError):

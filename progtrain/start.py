@@ -25,7 +25,7 @@ from progtrain.report.many import Many
 from progtrain.report.reporter import Reporter
 from progtrain.run import Json, Probe, Run
 from progtrain.settings import Training
-from progtrain.setup import Setup
+from progtrain.setup import SaveBest, Setup, no_best
 from progtrain.state import data_fingerprint, edits_of, unpack
 from progtrain.transfer.teachers import blend
 
@@ -109,6 +109,8 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
     sets = parts.data.load()
     train: Training = parts.train
     sets.check(tuple(parts.data.shape), _num_classes(parts), train.batch_size * train.accumulate)
+    for part in (*parts.augments.values(), parts.mix):
+        part.check(sets)
     if engine.settings.data_on_device:
         sets = replace(
             sets,
@@ -132,6 +134,7 @@ def new_setup(
     reports: Reporter | None = None,
     save: Callable[[Run], None] = lambda run: None,
     interrupted: Callable[[], bool] = lambda: False,
+    save_best: SaveBest = no_best,
 ) -> Setup:
     """What a run of `parts` works with; by itself nothing is shown or stored."""
     return Setup(
@@ -155,6 +158,12 @@ def new_setup(
         proof=parts.proof,
         monitors=parts.monitors,
         transfer=parts.transfer,
+        augments=parts.augments,
+        mix=parts.mix,
+        criterion=parts.loss.criterion(batches.sets, _num_classes(parts), engine.device),
+        metrics=parts.metrics,
+        nonfinite=parts.nonfinite,
+        save_best=save_best,
     )
 
 

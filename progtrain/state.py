@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,11 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     tensors = _network(run.model, run.average, states) | {"rng": random_numbers(engine)}
     if run.recent is not None:
         tensors["recent"] = {"values": run.recent.values_2S}
-    for index, before in run.ways_back.items():
+    befores = {f"before_{index}": before for index, before in run.ways_back.items()}
+    befores |= {f"anchor_{index}": before for index, before in enumerate(run.anchors)}
+    for place, before in befores.items():
         kept = _network(before.model, before.average, before.states)
-        tensors |= {f"before_{index}_{name}": group for name, group in kept.items()}
+        tensors |= {f"{place}_{name}": group for name, group in kept.items()}
     for teacher in run.teachers:
         tensors[f"teacher_{teacher.growth}"] = dict(teacher.model.state_dict())
     if run.order is not None:
@@ -55,6 +58,7 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
         "clock": asdict(run.clock.now),
         "events": [_event_to_json(event) for event in run.events],
         "ways_back": {str(i): _before_to_json(before) for i, before in run.ways_back.items()},
+        "anchors": [_before_to_json(before) for before in run.anchors],
         "teachers": [_teacher_to_json(teacher) for teacher in run.teachers],
         "history": [_observation_to_json(o) for o in run.history],
         "memory": run.memory,
@@ -90,12 +94,11 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
         _load_weights(run.average, checkpoint.tensors.get("average", run.model.state_dict()))
     run.events[:] = [_event_from_json(item) for item in state["events"]]
     run.optimizer = _optimizer(run.model, run.events, checkpoint.tensors["optimizer"], recipe)
+    befores = partial(_before, run, checkpoint, engine, recipe)
     for index, kept in state["ways_back"].items():
-        tensors = {
-            name: checkpoint.tensors.get(f"before_{index}_{name}", {})
-            for name in ("model", "optimizer", "average")
-        }
-        run.ways_back[int(index)] = _before(run, kept, tensors, engine, recipe)
+        run.ways_back[int(index)] = befores(kept, f"before_{index}")
+    anchors = enumerate(state.get("anchors", ()))
+    run.anchors = [befores(kept, f"anchor_{index}") for index, kept in anchors]
     if "recent" in checkpoint.tensors:
         run.recent = Recent(checkpoint.tensors["recent"]["values"].to(engine.device))
     run.teachers = [
@@ -173,9 +176,16 @@ def _optimizer(
 
 
 def _before(
-    run: Run, kept: dict[str, Any], tensors: Tensors, engine: Engine, recipe: OptimizerRecipe
+    run: Run,
+    checkpoint: Checkpoint,
+    engine: Engine,
+    recipe: OptimizerRecipe,
+    kept: dict[str, Any],
+    place: str,
 ) -> Before:
-    """The network before a growth that may still be undone."""
+    """The network before a growth that may still be undone, or of an anchor."""
+    names = ("model", "optimizer", "average")
+    tensors = {name: checkpoint.tensors.get(f"{place}_{name}", {}) for name in names}
     events = tuple(_event_from_json(item) for item in kept["events"])
     model = run.rebuilt(event.edit for event in events if event.phase is not Phase.ROLLED_BACK)
     _load_weights(model, tensors["model"])
@@ -185,7 +195,8 @@ def _before(
         _load_weights(average, tensors["average"])
     optimizer = _optimizer(model, events, tensors["optimizer"], recipe)
     states = copied_states(optimizer)
-    return Before(model, average, optimizer, states, events, kept["params"], kept["flops"])
+    sizes = (kept["params"], kept["flops"], Moment(**kept.get("moment", {})))
+    return Before(model, average, optimizer, states, events, *sizes)
 
 
 def _teacher(run: Run, kept: dict[str, Any], tensors: Named, engine: Engine) -> Teacher:
@@ -214,7 +225,8 @@ def _teacher_to_json(teacher: Teacher) -> Json:
 
 def _before_to_json(before: Before) -> Json:
     events: list[Json] = [_event_to_json(event) for event in before.events]
-    return {"events": events, "params": before.params, "flops": before.flops}
+    sizes: dict[str, Json] = {"params": before.params, "flops": before.flops}
+    return {"events": events, **sizes, "moment": asdict(before.moment)}
 
 
 def random_numbers(engine: Engine) -> dict[str, Tensor]:

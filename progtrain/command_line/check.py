@@ -13,20 +13,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import classes, signatures, sweep, tree
+from progtrain.command_line import classes, metrics, signatures, sweep, tree
 from progtrain.command_line.argv import Command, Mode, key_of
 from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
 from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
 from progtrain.errors import ConfigError, did_you_mean
+from progtrain.metrics.names import TAKEN
 
 _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
-    *("train", "stop", "proof", "checkpoint"),
+    *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
@@ -135,7 +136,9 @@ def _job_problems(session: Session, command: Command, overrides: Sequence[Overri
     # only what the user gave is looked at.
     everything = not problems or command.config_dir is not None
     relevant = (lambda _: True) if everything else _near(made.touched)
-    return list(dict.fromkeys([*problems, *_class_problems(config, relevant, list(holes))]))
+    with metrics.counted(config, any_mode=not everything):
+        found = _class_problems(config, relevant, list(holes))
+    return list(dict.fromkeys([*problems, *found]))
 
 
 def _class_problems(
@@ -195,6 +198,10 @@ def _named_problems(config: DictConfig, group: str) -> Iterator[str]:
             f"{group} must be {group}s by name. A YAML of yours begins with the line"
             f" '# @package {group}.<its name>'."
         )
+    for name in named if group == "metric" else ():
+        if name in TAKEN or not str(name).isidentifier():
+            taken = ", ".join(TAKEN)
+            yield f"metric.{name} needs another name: letters, digits and _, but not {taken}."
 
 
 def hydra_problems(config: DictConfig) -> Iterator[str]:

@@ -15,7 +15,11 @@ from progtrain.command_line.session import Session
 from progtrain.command_line.typos import suggestion
 from progtrain.errors import ConfigError, did_you_mean
 
-SEVERAL = ("monitor",)  # groups of which several options may be chosen: monitor=[slow,shock]
+SEVERAL = (
+    "monitor",
+    "augment",
+    "metric",
+)  # groups of which several options may be chosen: monitor=[slow,shock]
 _OPTION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 

@@ -17,7 +17,9 @@ from torch import Tensor
 from progtrain.errors import ConfigError
 
 if TYPE_CHECKING:
+    from progtrain.contracts import Augment
     from progtrain.data.codec import Codec
+    from progtrain.data.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Sets:
     normalise: Callable[[Tensor], Tensor]  # what a batch goes through on the device
     # by name: a number of each training sample (N,), such as how hard it is
     columns: Mapping[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
+    classes: tuple[str, ...] = ()  # what the labels are called, where that is known
     codec: Codec | None = None  # text to tokens and back, where samples are text
     # UTF-8 bytes behind the targets of the validation split, for one target
     bytes_per_target: float | None = None
@@ -114,6 +117,9 @@ class Sets:
             )
 
 
+_NONE: Mapping[str, Augment] = {}
+
+
 @dataclass
 class Batches:
     """Training batches of a set; `order` only remembers permutations it can make again."""
@@ -127,15 +133,32 @@ class Batches:
         """The `size` samples that follow `position`, normalised, and their int64 targets."""
         return self.taken(self.indices(position, size))
 
-    def taken(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Training samples by index, normalised, and their int64 targets."""
+    def taken(
+        self, index: Tensor, draws: Draws | None = None, augments: Mapping[str, Augment] = _NONE
+    ) -> tuple[Tensor, Tensor]:
+        """Training samples by index, normalised, and their int64 targets.
+
+        With `draws`, those of their places in the stream, they are varied by every augmentation in
+        turn: those of raw pixels come before those of normalised ones.
+        """
         train = self.sets.train
         index = index.to(train.x.device)
-        x, y = train.x[index], train.y[index]
-        return self._ready(x, y)
+        return self._ready(train.x[index], train.y[index], draws, augments)
 
-    def _ready(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self.sets.normalise(x.to(self.device)), y.to(self.device).long()
+    def _ready(
+        self,
+        x: Tensor,
+        y: Tensor,
+        draws: Draws | None = None,
+        augments: Mapping[str, Augment] = _NONE,
+    ) -> tuple[Tensor, Tensor]:
+        x, y = x.to(self.device), y.to(self.device).long()
+        for normalised in (False, True):
+            x = self.sets.normalise(x) if normalised else x
+            for name, augment in augments.items() if draws is not None else ():
+                if augment.normalised is normalised:
+                    x = augment(x, draws.named(name))
+        return x, y
 
     def indices(self, position: int, size: int) -> Tensor:
         """Indices into the training split, on the CPU."""
