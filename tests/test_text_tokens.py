@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from run_kit import Spy, at_step, differences, parts, resume, train
 
 from progtrain.command_line.classes import settle
+from progtrain.command_line.resume import changes
 from progtrain.data import source, token_cache
 from progtrain.data import text as text_module
 from progtrain.data.codec_characters import Characters
@@ -395,6 +396,25 @@ def test_data_that_have_changed_are_refused_with_what_has_changed(tmp_path: Path
     file.write_text(LINE[::-1] + LINE * 59)
     with pytest.raises(CheckpointError, match="no setting of data has changed, so what they are"):
         resume(parts(*base, "data.bytes=6000"), tmp_path / "run")
+
+
+def test_classes_that_follow_from_the_data_are_no_change_of_a_stored_run(tmp_path: Path) -> None:
+    """Also: wherever a setting refers to them; any other null is told."""
+    stored = {"data": {"num_classes": 25, "bytes": 25}, "model": {"num_classes": 25, "depth": 25}}
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(stored)))
+    now = {"data": {"num_classes": None, "bytes": 25}, "model": {"num_classes": None, "depth": 25}}
+    assert not changes(tmp_path, now)
+    now["data"]["num_classes"] = 26
+    assert len(changes(tmp_path, now)) == 2
+    other = {**stored, "data": {"num_classes": None, "bytes": 24}}
+    assert changes(tmp_path, other) == ["data.bytes: 25 -> 24"]
+
+
+def test_a_resumed_run_does_not_tell_of_its_vocabulary_again(tmp_path: Path) -> None:
+    made = parts(*_run(tmp_path, "growth=none", "checkpoint.every=6steps"))
+    first = train(made, tmp_path / "run").spy.notes
+    assert any("so data.num_classes=" in note for note in first)
+    assert not any("num_classes" in note for note in resume(made, tmp_path / "run").spy.notes)
 
 
 def test_windows_of_a_vocabulary_in_two_bytes_are_indexed_like_bytes() -> None:
