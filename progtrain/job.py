@@ -18,9 +18,12 @@ from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
 from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
+from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
+from progtrain.inputs import Inputs
 from progtrain.machine import Machine
 from progtrain.metrics import choosing
+from progtrain.planning.task import foresee, write_plan
 from progtrain.report.diverged import diverged
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
@@ -29,7 +32,7 @@ from progtrain.report.screen import reporter
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.signals import asked
-from progtrain.start import batches_of, fingerprint, new_run, new_setup
+from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
 from progtrain.state import Tensors, differences, file_sizes, pack
 
 
@@ -49,9 +52,9 @@ def train_job(parts: Parts, directory: Path) -> float:
         batches = batches_of(parts, engine)
         run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
-            setup = new_setup(parts, engine, batches)
-            begin_curriculum(run, setup, ranked=False)
-            print_plan(run, plan(run, setup))
+            rehearsal = foresee(parts, engine, batches, run, directory)
+            print_plan(run, rehearsal)
+            write_plan(rehearsal, directory)
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory))
@@ -68,6 +71,8 @@ def train_job(parts: Parts, directory: Path) -> float:
             told = () if saved else (*parts.notes, *batches.sets.notes)
             for line in (*told, *_notes(saved, engine)):
                 reports.noted(run, line)
+            for line in warnings(run, setup):
+                reports.noted(run, f"warning: {line}")
             try:
                 reason = Machine(run, setup).go()
             except DivergedError as error:
@@ -82,10 +87,11 @@ def _savers(
 ) -> tuple[Save, SaveBest]:
     """What stores a run in its directory, as the newest and as one of the best."""
     data, folder = fingerprint(batches.sets), directory / "checkpoints"
+    inputs = Inputs.of(batches.sets, parts.data.shape, num_classes(parts)).to_json()
 
     def content(run: Run) -> tuple[Tensors, dict[str, Json]]:
         tensors, state = pack(run, engine, files.sizes(), data)
-        return tensors, {"state": state, "config": parts.config}
+        return tensors, {"state": state, "config": parts.config, "inputs": inputs}
 
     def save(run: Run) -> None:
         write(folder, run.clock.step, *content(run), parts.checkpoint.keep)

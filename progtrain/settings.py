@@ -10,6 +10,8 @@ from progtrain.clock import Duration
 from progtrain.errors import require
 from progtrain.metrics import canonical, instead, logged, tested
 
+EXPORTS = ("state_dict", "torch_export")
+
 
 def whole(value: object) -> bool:
     """Whether `value` is a whole number, `1e3` and `16.0` included."""
@@ -165,6 +167,18 @@ class Nonfinite:
 
 
 @dataclass(frozen=True)
+class Planning:
+    """How `task=plan` comes to its numbers."""
+
+    rehearse: bool = True  # take real steps of every stage on a copy; else everything is counted
+    steps: int = 2  # optimizer steps of each stage that are timed; two more are always taken
+
+    def __post_init__(self) -> None:
+        _at_least(self, "steps", 1)
+        require(self.steps <= 1000, "steps", self.steps, "at most 1000", "Two are enough.")
+
+
+@dataclass(frozen=True)
 class Proof:
     """What a growth must prove on a probe batch before it happens."""
 
@@ -175,3 +189,35 @@ class Proof:
         good = self.tolerance is None or (_number(self.tolerance) and self.tolerance >= 0)
         hint = "null: 1e-10 in float64, 1e-4 in float32, 1e-2 in half precision."
         require(good, "tolerance", self.tolerance, "a finite number >= 0, or null", hint)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `task=predict` tells of each input."""
+
+    top_k: int | None = None  # likeliest labels told (null: 5), or tokens drawn from (null: all)
+    count: int = 200  # tokens that follow a prompt
+    temperature: float = 1.0  # of drawing them; 0 takes the likeliest
+    average: bool = False  # by the moving average of the weights
+    batch_size: int = 64  # samples of one forward pass
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            _at_least(self, "top_k", 1, "null: 5 labels, or every token.")
+        _at_least(self, "count", 1)
+        good = _number(self.temperature) and self.temperature >= 0
+        allowed = "a finite number >= 0 (0 takes the likeliest token)"
+        require(good, "temperature", self.temperature, allowed)
+        _at_least(self, "batch_size", 1)
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """As what `task=export` writes a network."""
+
+    format: str = "state_dict"
+    average: bool = False  # the moving average of the weights
+
+    def __post_init__(self) -> None:
+        allowed = "one of " + ", ".join(EXPORTS)
+        require(self.format in EXPORTS, "format", self.format, allowed)

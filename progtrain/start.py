@@ -21,12 +21,13 @@ from progtrain.growth.average import begin
 from progtrain.growth.first_block import with_blocks
 from progtrain.growth.heads import train_every_head
 from progtrain.hardware.engine import Engine
+from progtrain.record import edits_of
 from progtrain.report.many import Many
 from progtrain.report.reporter import Reporter
 from progtrain.run import Json, Probe, Run
 from progtrain.settings import Training
 from progtrain.setup import SaveBest, Setup, no_best
-from progtrain.state import data_fingerprint, edits_of, unpack
+from progtrain.state import data_fingerprint, unpack
 from progtrain.transfer.teachers import blend
 
 PROBE_SAMPLES = 64
@@ -108,7 +109,7 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
     """The data of a run, checked against its settings, where its engine wants them."""
     sets = parts.data.load()
     train: Training = parts.train
-    sets.check(tuple(parts.data.shape), _num_classes(parts), train.batch_size * train.accumulate)
+    sets.check(tuple(parts.data.shape), num_classes(parts), train.batch_size * train.accumulate)
     for part in (*parts.augments.values(), parts.mix):
         part.check(sets)
     if engine.settings.data_on_device:
@@ -121,7 +122,7 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
     return Batches(sets, parts.seed, engine.device)
 
 
-def _num_classes(parts: Parts) -> int:
+def num_classes(parts: Parts) -> int:
     """Classes of the data; `build` has counted them where the settings leave them open."""
     assert parts.data.num_classes is not None
     return parts.data.num_classes
@@ -154,13 +155,13 @@ def new_setup(
         reporter=reports or Many([]),
         save=save,
         interrupted=interrupted,
-        num_classes=_num_classes(parts),
+        num_classes=num_classes(parts),
         proof=parts.proof,
         monitors=parts.monitors,
         transfer=parts.transfer,
         augments=parts.augments,
         mix=parts.mix,
-        criterion=parts.loss.criterion(batches.sets, _num_classes(parts), engine.device),
+        criterion=parts.loss.criterion(batches.sets, num_classes(parts), engine.device),
         metrics=parts.metrics,
         nonfinite=parts.nonfinite,
         save_best=save_best,

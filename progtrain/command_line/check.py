@@ -19,15 +19,17 @@ from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
 from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
-from progtrain.errors import ConfigError, did_you_mean
+from progtrain.errors import ConfigError, did_you_mean, report
 from progtrain.metrics.names import TAKEN
 
 _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
+OF_CHECKPOINTS = ("test", "predict", "inspect", "export")  # what a stored network is looked at by
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
     *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
+    *("predict", "export", "plan"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
@@ -77,15 +79,6 @@ def plan(session: Session, command: Command) -> Plan:
     run_dir = Path(str(OmegaConf.select(config, key)))
     parsed = [session.parse(text) for text in command.overrides]
     return Plan(config, run_dir, tuple(_warnings(command, parsed, _sweeper_params(config))))
-
-
-def report(problems: Sequence[str]) -> str:
-    """One message of one or more problems."""
-    each = list(dict.fromkeys(problems))
-    if len(each) == 1:
-        return each[0]
-    lines = "\n".join(f"  {text}" for text in each)
-    return f"{len(each)} problems, nothing was started.\n{lines}"
 
 
 def _sweep_problems(
@@ -178,9 +171,12 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
     for group in SEVERAL:
         yield from _named_problems(config, group)
     task = config.get("task")
-    if task not in TASKS:
-        near = did_you_mean(str(task), TASKS)
-        yield f"task must be one of {', '.join(TASKS)}, got {shown(task)}.{near}"
+    if task in OF_CHECKPOINTS:
+        yield f"task={task} is for the command line: write task={task} checkpoint=<directory>."
+    elif task not in TASKS:
+        near = did_you_mean(str(task), (*TASKS, *OF_CHECKPOINTS))
+        every = ", ".join((*TASKS, *OF_CHECKPOINTS))
+        yield f"task must be one of {every}, got {shown(task)}.{near}"
     seed = config.get("seed")
     drawn = seed is None
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED
