@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,10 +23,10 @@ from progtrain.data import source, token_cache
 from progtrain.data import text as text_module
 from progtrain.data.codec_characters import Characters
 from progtrain.data.digits import Digits
-from progtrain.data.sets import Sets
+from progtrain.data.sets import Sets, Split
 from progtrain.data.text import Text, windows
 from progtrain.errors import CheckpointError, ConfigError, EnvironmentProblem, SettingError
-from progtrain.start import fingerprint
+from progtrain.start import batches_of, fingerprint
 
 LINE = "Der Fuß – ein Maß: 12 Zoll, 30 cm.\n"
 
@@ -287,7 +288,7 @@ def watch():
 import torch
 from progtrain.data.sets import Batches
 from progtrain.data.text import Text
-from progtrain.start import fingerprint
+from progtrain.start import batches_of, fingerprint
 seen = [held()]
 threading.Thread(target=watch, daemon=True).start()
 sets = Text(sys.argv[1], 127, [127], tokens=sys.argv[2], cache=sys.argv[3]).load()
@@ -317,6 +318,28 @@ def test_a_long_text_is_not_read_into_memory(tmp_path: Path, tokens: str) -> Non
 
 
 # Runs
+
+
+def test_a_text_that_the_device_has_no_room_for_says_what_to_set(tmp_path: Path) -> None:
+    made = parts(*_run(tmp_path, tokens="bytes"))
+    with (
+        mock.patch.object(Split, "to", side_effect=torch.OutOfMemoryError),
+        pytest.raises(EnvironmentProblem, match=r"memory of cpu. Use hardware.data_on_device"),
+    ):
+        batches_of(made, made.hardware.open())
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bpe"])
+def test_the_guides_example_continues_a_text(
+    tmp_path: Path, tokens: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(parts(*_run(tmp_path, "growth=schedule", tokens=tokens)), tmp_path / "run")
+    page = (Path(__file__).parent.parent / "docs" / "text.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    code, count = re.subn(r'run = ".*"', f"run = {str(tmp_path / 'run')!r}", code)
+    exec(code, {})
+    said = capsys.readouterr().out
+    assert count == 1 and said.startswith("import ") and len(said) > 150
 
 
 def _run(folder: Path, *more: str, tokens: str = "characters") -> tuple[str, ...]:
