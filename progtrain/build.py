@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Augment,
         Curriculum,
         Data,
+        Debug,
         Growth,
         Hardware,
         Loss,
@@ -61,7 +62,7 @@ _START = {"width": 0.5, "depth": 0.5}
 _PARTS = (
     *("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth"),
     *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
-    *("checkpoint", "mix", "loss", "nonfinite", "plan"),
+    *("checkpoint", "mix", "loss", "nonfinite", "plan", "debug"),
 )
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
@@ -143,6 +144,7 @@ class Parts:
     checkpoint: Checkpoints
     nonfinite: Nonfinite
     plan: Planning
+    debug: Debug
     task: str  # train, or plan
     seed: int
     resume: bool

@@ -29,7 +29,7 @@ _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
     *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
-    *("predict", "export", "plan"),
+    *("predict", "export", "plan", "debug"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
