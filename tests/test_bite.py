@@ -167,6 +167,7 @@ SAME_BITS = {
     "experiment": "recipes: several options in one word (test_experiments)",
     "monitor": "a warning changes nothing (test_monitors)",
     "debug": "looks, or makes another run on purpose (test_debug)",
+    "logger": "being told changes nothing (test_loggers)",
 }
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
@@ -592,6 +593,10 @@ SILENT = {
         "cache": "where tokens are kept (test_text_tokens)",
         "validation_path": "what is evaluated (test_text_tokens)",
     },
+    "logger/wandb": dict.fromkeys(
+        ("mode", "project", "entity", "group", "tags"), "where it is told (test_loggers)"
+    ),
+    "logger/mlflow": dict.fromkeys(("uri", "experiment"), "where it is told (test_loggers)"),
     "model/torchvision": {"weights": "read or downloaded (test_models)"},
 }
 FOLLOWS_CIFAR10 = ("data/cifar100", "data/mnist", "data/fashion_mnist")
