@@ -164,8 +164,7 @@ def build(composed: DictConfig) -> Parts:
             problems = refusals(config)
         if problems:
             raise ConfigError("\n".join(problems))
-        if uncounted:
-            classes.count(config, partial(_make, config, "data"))
+        classes.settle(config, uncounted, partial(_make, config, "data"))
         return _made(config)
 
 

@@ -113,7 +113,8 @@ def _trained(
         stages = plan(run, setup)
         signals.patient = True
         reports.started(run, stages)
-        notes = (*parts.notes, *batches.sets.notes, *_notes(saved, engine))
+        of_data = () if saved else (*parts.notes, *batches.sets.notes)
+        notes = (*of_data, *_notes(saved, engine))
         for line in (*notes, *(f"warning: {text}" for text in warnings(run, setup))):
             reports.noted(run, line)
         try:

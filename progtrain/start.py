@@ -15,7 +15,7 @@ from progtrain.build import Parts
 from progtrain.checkpoint.format import Checkpoint
 from progtrain.clock import Clock, Duration
 from progtrain.data.sets import Batches, Sets, Split, mixed
-from progtrain.errors import CheckpointError
+from progtrain.errors import CheckpointError, EnvironmentProblem
 from progtrain.flops import num_params, training_flops
 from progtrain.growth.average import begin
 from progtrain.growth.first_block import with_blocks
@@ -113,13 +113,23 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
     for part in (*parts.augments.values(), parts.mix):
         part.check(sets)
     if engine.settings.data_on_device:
-        sets = replace(
-            sets,
-            train=sets.train.to(engine.device),
-            validation=sets.validation.to(engine.device),
-            test=sets.test.to(engine.device) if sets.test else None,
-        )
+        sets = _on_device(sets, engine.device)
     return Batches(sets, parts.seed, engine.device)
+
+
+def _on_device(sets: Sets, device: torch.device) -> Sets:
+    try:
+        return replace(
+            sets,
+            train=sets.train.to(device),
+            validation=sets.validation.to(device),
+            test=sets.test.to(device) if sets.test else None,
+        )
+    except torch.OutOfMemoryError:
+        raise EnvironmentProblem(
+            f"The data set does not fit into the memory of {device}. Use"
+            " hardware.data_on_device=false, which moves it batch by batch."
+        ) from None
 
 
 def num_classes(parts: Parts) -> int:

@@ -20,6 +20,7 @@ import yaml
 from run_kit import CONF, groups, options, parts, some, train, warming
 
 from progtrain.command_line.names import SEVERAL
+from progtrain.data.codec_bpe import BPE
 from progtrain.data.vision import Vision
 from progtrain.errors import GrowthError
 
@@ -103,6 +104,14 @@ def score_file(seed: int) -> str:
     """One number for each of the 109 training windows of `SCORED`."""
     path = Path(_SCORES.name) / f"{seed}.txt"
     np.savetxt(path, np.random.default_rng(seed).random(109))
+    return str(path)
+
+
+@cache
+def tokenizer_file() -> str:
+    """A vocabulary of 256 bytes and two pairs."""
+    path = Path(_SCORES.name) / "tokenizer.json"
+    path.write_text(BPE.trained(["so so to"], 258).tokenizer, encoding="utf-8")
     return str(path)
 
 
@@ -295,6 +304,9 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "bytes": "1500",
         "validation": "0.3",
         "test": "0.3",
+        "tokens": ("characters", f"data.cache={_SCORES.name}"),
+        "vocabulary": ("260", "data.tokens=bpe", f"data.cache={_SCORES.name}"),
+        "tokenizer": (tokenizer_file(), "data.tokens=bpe", f"data.cache={_SCORES.name}"),
     },
     "data/digits": {"num_classes": "11", "validation": "0.3", "split_seed": "1"},
     "data/synthetic": {
@@ -578,7 +590,11 @@ SILENT = {
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),
     "curriculum/score/column": {"name": "there is one column (test_scores)"},
     "data/digits": {"shape": "what the samples are"},
-    "data/text": {"shape": "follows length"},
+    "data/text": {
+        "shape": "follows length",
+        "cache": "where tokens are kept (test_text_tokens)",
+        "validation_path": "what is evaluated (test_text_tokens)",
+    },
     "logger/wandb": dict.fromkeys(
         ("mode", "project", "entity", "group", "tags"), "where it is told (test_loggers)"
     ),

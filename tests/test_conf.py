@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from run_kit import some
 
 from progtrain.build import build
+from progtrain.command_line import classes
 
 CONF = Path(__file__).parent.parent / "conf"
 NEEDS = {  # tokens, not images; one of two settings
@@ -24,6 +25,17 @@ WITHIN = {  # an option in which a group is
     "curriculum/pacing": "curriculum=difficulty",
 }
 OPTIONS = sorted(p.relative_to(CONF) for p in CONF.rglob("*.yaml") if p.name != "config.yaml")
+
+
+@pytest.fixture(autouse=True)
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that commands name are the reader's, so their classes are not counted here."""
+
+    def some_classes(config: DictConfig, uncounted: bool, build: object) -> None:
+        if uncounted:
+            OmegaConf.update(config, "data.num_classes", 256)
+
+    monkeypatch.setattr(classes, "settle", some_classes)
 
 
 def _composed(overrides: list[str]):

@@ -26,11 +26,21 @@ def assume(config: DictConfig) -> bool:
     return null
 
 
-def count(config: DictConfig, build: Callable[[], Any]) -> None:
-    """Ask the data, which `build` makes from the settings, how many classes there are."""
-    OmegaConf.update(config, _SETTING, None)
-    data = build()
-    if not hasattr(data, "count_classes"):
-        target = tree.value_at(config, "data._target_")
-        raise ConfigError(f"{_SETTING} needs a value: {target} cannot count its classes.")
-    OmegaConf.update(config, _SETTING, int(data.count_classes()))
+def settle(config: DictConfig, uncounted: bool, build: Callable[[], Any]) -> None:
+    """Where `uncounted`, ask the data, which `build` makes, how many classes there are.
+
+    Raises `ConfigError` where they cannot tell, and for a model with fewer.
+    """
+    if uncounted:
+        OmegaConf.update(config, _SETTING, None)
+        data = build()
+        if not hasattr(data, "count_classes"):
+            target = tree.value_at(config, "data._target_")
+            raise ConfigError(f"{_SETTING} needs a value: {target} cannot count its classes.")
+        OmegaConf.update(config, _SETTING, int(data.count_classes()))
+    needed, has = (OmegaConf.select(config, f"{node}.num_classes") for node in ("data", "model"))
+    if isinstance(needed, int) and isinstance(has, int) and has < needed:
+        raise ConfigError(
+            f"model.num_classes={has} is less than the {needed} classes of the data. Leave it out:"
+            f" it follows {_SETTING}."
+        )

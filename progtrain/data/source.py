@@ -18,7 +18,7 @@ from pathlib import Path
 
 from progtrain.errors import ConfigError, did_you_mean
 
-PIECE = 2**24  # bytes that are read at once
+PIECE = 2**20  # bytes that are read at once
 _EMBEDDED = 2_000_000  # bytes of the standard library
 
 

@@ -27,7 +27,7 @@ from progtrain.errors import ConfigError, require
 
 KINDS = ("bytes", "characters", "bpe")
 _IN_MEMORY = 2**26  # bytes of a text that is read as it is; a longer one is mapped
-_COUNTED = 2**24  # tokens that are counted at once
+_COUNTED = 2**20  # tokens that are counted at once
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,13 @@ def bytes_per_target(tokens_N: Tensor, length: int, kept: Stored | None) -> floa
         return 1.0
     if not kept.exact:
         return kept.bytes["validation"] / len(tokens_N)
+    return kept.number(f"bytes_per_target_{length}", lambda: _counted(tokens_N, length, kept))
+
+
+def _counted(tokens_N: Tensor, length: int, kept: Stored) -> float:
     each = torch.from_numpy(kept.codec.token_bytes())
     split = windows(tokens_N, length)
-    step = math.ceil(_COUNTED / length)
-    total = 0
+    step, total = math.ceil(_COUNTED / length), 0
     for start in range(0, len(split), step):
         total += int(each[split.y[start : start + step].long()].sum())
     place, size = kept.lost("validation")

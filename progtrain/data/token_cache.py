@@ -2,6 +2,7 @@
 
     <cache>/tokens/<key>/about.json        the codec, sizes, what was counted; written last
     <cache>/tokens/<key>/<part>.bin        tokens, one behind the other
+    <cache>/tokens/<key>/<number>.json     what was counted in them since
     <cache>/sources/<key>                  the digest of files that have not changed since
 
 A folder appears in one piece by a rename, so of two runs that make it at once one wins, and what a
@@ -16,7 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ class Stored:
         """Of each unknown token of a part: its place, and its bytes (2, U)."""
         file = self.folder / f"{part}.unknown.npy"
         return np.load(file) if file.is_file() else np.zeros((2, 0), np.int64)
+
+    def number(self, name: str, count: Callable[[], float]) -> float:
+        """What `count` gives, counted once for this folder."""
+        file = self.folder / f"{name}.json"
+        with suppress(OSError, ValueError):
+            return float(json.loads(file.read_text()))
+        found = count()
+        with suppress(OSError):  # it is only counted again
+            _replace(file, json.dumps(found))
+        return found
 
 
 def mapped(file: Path, kind: type[np.generic], count: int | None = None) -> Tensor:
@@ -130,10 +141,15 @@ def digest(source: Source, cache: Path) -> str:
     if newest < time.time() - _SETTLED:
         with _writable(cache):
             memo.parent.mkdir(parents=True, exist_ok=True)
-            part = memo.with_name(f".{memo.name}.{uuid4().hex}")
-            part.write_text(found)
-            part.replace(memo)
+            _replace(memo, found)
     return found
+
+
+def _replace(file: Path, content: str) -> None:
+    """Write a file in one piece."""
+    part = file.with_name(f".{file.name}.{uuid4().hex}")
+    part.write_text(content)
+    part.replace(file)
 
 
 def _hash(value: object) -> str:
