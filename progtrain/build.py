@@ -19,7 +19,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, tree
+from progtrain.command_line import resolvers, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 # What our growth YAMLs start from; a model without such sizes starts as it is.
 _START = {"width": 0.5, "depth": 0.5}
+resolvers.register()
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
 

@@ -6,6 +6,7 @@ Shapes: x_BCHW (batch, channels, height, width) for images, x_BT (batch, positio
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from math import ceil
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from progtrain.curriculum.view import View
 from progtrain.data.draws import Draws
-from progtrain.data.sets import mixed
+from progtrain.data.sets import Batches, mixed
 from progtrain.run import Run
 from progtrain.setup import Setup
 
@@ -28,16 +29,24 @@ def training_batch(run: Run, setup: Setup, part: int, size: int) -> tuple[Tensor
     Augmented, normalised, in the view's size, mixed; what is drawn depends on the run's seed and
     the samples' places in the stream alone.
     """
-    batches, position = setup.batches, run.clock.now.samples + part * size
-    if run.view.share < 1:
-        assert run.order is not None
-        index = easy(run.order, run.view.share, mixed(batches.seed, _DRAWS), position, size)
-    else:
-        index = batches.indices(position, size)
-    draws = Draws(mixed(batches.seed, _AUGMENT), position, size)
-    x, y = batches.taken(index, draws, setup.augments)
+    position = run.clock.now.samples + part * size
+    places = _places(run, setup.batches, position, size)
+    index, draws = next(places)
+    x, y = setup.batches.taken(index, draws, setup.augments, places)
     x, y = shaped(x, run.view), cut(y, run.view)
     return setup.mix(x, y, setup.num_classes, draws.named("mix"))
+
+
+def _places(run: Run, batches: Batches, position: int, size: int) -> Iterator[tuple[Tensor, Draws]]:
+    """Batches of the stream from `position` on, as long as the view stays what it is."""
+    while True:
+        if run.view.share < 1:
+            assert run.order is not None
+            index = easy(run.order, run.view.share, mixed(batches.seed, _DRAWS), position, size)
+        else:
+            index = batches.indices(position, size)
+        yield index, Draws(mixed(batches.seed, _AUGMENT), position, size)
+        position += size
 
 
 def easy(order_N: Tensor, share: float, seed: int, position: int, size: int) -> Tensor:
