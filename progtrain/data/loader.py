@@ -131,7 +131,6 @@ class Loader:
         self._asked.clear()
         self._loader, self._batches = None, iter(())
 
-
     def __del__(self) -> None:
         self.close()
 
