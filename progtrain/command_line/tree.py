@@ -78,8 +78,10 @@ def unresolved(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Values that are missing or lead nowhere: `(name, message)`, told once where they begin."""
     lost: dict[str, str] = {}
     written: dict[str, str] = {}
+    missing = set[str]()
     for path, value in leaves(raw(config)):
         if value == "???":
+            missing.add(path)
             yield path, f"{path} needs a value: write {path}=<value>."
         elif isinstance(value, str) and "${" in value and not _AT_RUN_TIME.search(value):
             try:
@@ -88,7 +90,8 @@ def unresolved(config: DictConfig) -> Iterator[tuple[str, str]]:
                 lost[path], written[path] = _reference_problem(path, value, error), value
     for path, problem in lost.items():
         leads_to = _REFERENCE.findall(written[path])
-        begins = problem.endswith("each other.") or not any(name in lost for name in leads_to)
+        known = {*lost, *missing}
+        begins = problem.endswith("each other.") or not any(name in known for name in leads_to)
         yield path, problem if begins else ""
 
 
