@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
     from progtrain.hardware.engine import Engine
+    from progtrain.metrics.tally import Answers, Counted
     from progtrain.monitors.finding import Occasion, Watched
     from progtrain.objective import Criterion
     from progtrain.optimizers.group import OptimizerSet, State
@@ -192,6 +193,32 @@ class Monitor(Protocol):
         ...
 
 
+class Metric(Protocol):
+    """A figure of evaluations beside the loss (group `metric`), logged as `val/<its name>`.
+
+    Counted batch by batch on the device: nothing here may wait for it but `value`. The states of
+    two batches are added up; a class that has others says in a mapping `reductions` by the names of
+    states which are joined by max, min or cat (behind each other).
+    """
+
+    @property
+    def smaller(self) -> bool:
+        """Whether less of it is better."""
+        ...
+
+    def check(self, setup: Setup) -> None:
+        """Raise `ConfigError` where it would say nothing of these data."""
+        ...
+
+    def count(self, answers: Answers) -> Mapping[str, Tensor]:
+        """The states of a batch, by name."""
+        ...
+
+    def value(self, states: Mapping[str, Tensor], counted: Counted) -> float | None:
+        """The figure over all that was counted; None where a head cannot tell."""
+        ...
+
+
 class OptimizerRecipe(Protocol):
     """Hyperparameters of an optimizer (group `optimizer`)."""
 
@@ -244,7 +271,9 @@ class Data(Protocol):
         ...
 
     @property
-    def num_classes(self) -> int: ...
+    def num_classes(self) -> int | None:
+        """None where it follows from the data: then a method `count_classes() -> int` tells it."""
+        ...
 
     def load(self) -> Sets:
         """Read it; the same settings give the same split."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
+from progtrain.best import ranked
 from progtrain.build import Parts
+from progtrain.checkpoint.best import BEST, write_best
 from progtrain.checkpoint.format import Checkpoint
 from progtrain.checkpoint.lock import acquire
 from progtrain.checkpoint.prune import sweep
@@ -15,18 +16,24 @@ from progtrain.checkpoint.read import latest
 from progtrain.checkpoint.write import write
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
-from progtrain.errors import Interrupted
+from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
+from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
+from progtrain.inputs import Inputs
 from progtrain.machine import Machine
+from progtrain.metrics import choosing
+from progtrain.planning.task import foresee, write_plan
+from progtrain.report.diverged import diverged
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
 from progtrain.report.screen import reporter
-from progtrain.run import Run, StopReason
+from progtrain.run import Json, Run, StopReason
+from progtrain.setup import Save, SaveBest
 from progtrain.signals import asked
-from progtrain.start import batches_of, fingerprint, new_run, new_setup
-from progtrain.state import differences, file_sizes, pack
+from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
+from progtrain.state import Tensors, differences, file_sizes, pack
 
 
 def train_job(parts: Parts, directory: Path) -> float:
@@ -36,16 +43,18 @@ def train_job(parts: Parts, directory: Path) -> float:
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
-    with acquire(directory), asked() as signals:
+    counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
+    with acquire(directory), asked() as signals, counted:
         folder = directory / "checkpoints"
         sweep(folder)
+        sweep(folder / BEST)
         saved = latest(folder) if parts.resume else None
         batches = batches_of(parts, engine)
         run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
-            setup = new_setup(parts, engine, batches)
-            begin_curriculum(run, setup, ranked=False)
-            print_plan(run, plan(run, setup))
+            rehearsal = foresee(parts, engine, batches, run, directory)
+            print_plan(run, rehearsal)
+            write_plan(rehearsal, directory)
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
         files = Files(directory, parts.choices, _overrides(directory))
@@ -53,30 +62,44 @@ def train_job(parts: Parts, directory: Path) -> float:
         again = _resume_command(parts, directory)
         shown = reporter(directory, parts.choices, facts, again)
         with Many([files, shown]) as reports:
-            save = _saver(parts, engine, batches, files, directory)
-            setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
+            saves = _savers(parts, engine, batches, files, directory)
+            setup = new_setup(
+                parts, engine, batches, reports, saves[0], lambda: signals.number != 0, saves[1]
+            )
             begin_curriculum(run, setup, ranked=True)
             reports.started(run, plan(run, setup))
-            for line in (*parts.notes, *_notes(saved, engine)):
+            for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
-            reason = Machine(run, setup).go()
+            for line in warnings(run, setup):
+                reports.noted(run, f"warning: {line}")
+            try:
+                reason = Machine(run, setup).go()
+            except DivergedError as error:
+                raise diverged(directory, error) from error
     if reason is StopReason.INTERRUPTED:
         raise Interrupted(signals.number, f"Continue with: {again}")
     return run.last_metric if run.last_metric is not None else float("nan")
 
 
-def _saver(
+def _savers(
     parts: Parts, engine: Engine, batches: Batches, files: Files, directory: Path
-) -> Callable[[Run], None]:
-    """What stores a run in its directory."""
-    data = fingerprint(batches.sets.train)
+) -> tuple[Save, SaveBest]:
+    """What stores a run in its directory, as the newest and as one of the best."""
+    data, folder = fingerprint(batches.sets), directory / "checkpoints"
+    inputs = Inputs.of(batches.sets, parts.data.shape, num_classes(parts)).to_json()
+
+    def content(run: Run) -> tuple[Tensors, dict[str, Json]]:
+        tensors, state = pack(run, engine, files.sizes(), data)
+        return tensors, {"state": state, "config": parts.config, "inputs": inputs}
 
     def save(run: Run) -> None:
-        tensors, state = pack(run, engine, files.sizes(), data)
-        documents = {"state": state, "config": parts.config}
-        write(directory / "checkpoints", run.clock.step, tensors, documents, parts.checkpoint.keep)
+        write(folder, run.clock.step, *content(run), parts.checkpoint.keep)
 
-    return save
+    def save_best(run: Run, name: str) -> None:
+        kept = [each for each, *_ in ranked(run)]
+        write_best(folder, name, run.clock.step, *content(run), kept)
+
+    return save, save_best
 
 
 def _notes(saved: Checkpoint | None, engine: Engine) -> list[str]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from progtrain.boundary import close, grow, look, save
+from progtrain.boundary import close, grow, look, save, save_best
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.declared import pass_over
 from progtrain.growth.remedies import answered, asked
@@ -95,6 +95,7 @@ class Machine:
     def _grow(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
+        self.stepper.settle()
         grown: Event | None = None
         try:
             stage = self._stage if self._stage.trial is None else self._try(self._stage)
@@ -133,14 +134,20 @@ class Machine:
         return State.OBSERVE if any(map(self.stepper.crossed, lengths)) else State.DECIDE
 
     def _observe(self) -> State:
+        self.stepper.settle()
         if self.stepper.crossed(self.setup.train.evaluate_every):
             look(self.run, self.setup, self.stepper.loss)
+            measured = self.run.model
+            self.stepper.observed()
             self.stepper.watch(Occasion.OBSERVED)
+            if self.run.model is measured:  # else what has been measured is undone
+                save_best(self.run, self.setup, self.stepper.loss)
         if self.stepper.crossed(self.setup.checkpoint.every):
             save(self.run, self.setup, self.stepper.loss)
         return State.DECIDE
 
     def _stop(self) -> StopReason:
         assert self.run.stopped is not None
+        self.stepper.settle()
         close(self.run, self.setup, self.stepper.loss)
         return self.run.stopped

@@ -40,13 +40,19 @@ def training_batch(run: Run, setup: Setup, part: int, size: int) -> tuple[Tensor
 def _places(run: Run, batches: Batches, position: int, size: int) -> Iterator[tuple[Tensor, Draws]]:
     """Batches of the stream from `position` on, as long as the view stays what it is."""
     while True:
-        if run.view.share < 1:
-            assert run.order is not None
-            index = easy(run.order, run.view.share, mixed(batches.seed, _DRAWS), position, size)
-        else:
-            index = batches.indices(position, size)
+        index = drawn(run.order, run.view.share, batches, position, size)
         yield index, Draws(mixed(batches.seed, _AUGMENT), position, size)
         position += size
+
+
+def drawn(
+    order_N: Tensor | None, share: float, batches: Batches, position: int, size: int
+) -> Tensor:
+    """Indices (size,) of the training samples of a forward pass at `position`."""
+    if share < 1:
+        assert order_N is not None
+        return easy(order_N, share, mixed(batches.seed, _DRAWS), position, size)
+    return batches.indices(position, size)
 
 
 def easy(order_N: Tensor, share: float, seed: int, position: int, size: int) -> Tensor:

@@ -97,6 +97,7 @@ class ImageFolder:
             splits.get("test"),
             normalise,
             classes=found.classes,
+            fingerprint=_identity(Path(self.root).expanduser(), parts["train"][0]),
         )
 
     def _parts(self, found: Folders) -> dict[str, tuple[Listed, Tensor]]:
@@ -119,19 +120,18 @@ class ImageFolder:
     def _split(self, name: str, listed: Listed, source: Tensor) -> Split:
         y_N = torch.tensor(listed.labels)
         pictures = Pictures(name, listed.files, self.channels, *self._transforms(name))
-        identity = _identity(Path(self.root).expanduser(), listed)
         still = pictures.varied is None
         if self._is_held(pictures, still):
             if still:
                 chunks = range(0, len(listed), _CHUNK)
                 x = [_whole(pictures, range(i, min(i + _CHUNK, len(listed)))) for i in chunks]
-                return Split(torch.cat(x), y_N, source, identity=identity)
+                return Split(torch.cat(x), y_N, source)
             pictures = pictures.kept()
         shape = (len(listed), self.channels, self.size, self.size)
         x = torch.empty(shape, dtype=torch.uint8, device="meta")
         workers = min(os.cpu_count() or 1, 4) if self.workers is None else self.workers
         loader = Loader(pictures, workers, self.prefetch, self.timeout)
-        return Split(x, y_N, source, loader, identity)
+        return Split(x, y_N, source, loader)
 
     def _transforms(self, name: str):
         plain = centre_crop(self.size, self.centre)

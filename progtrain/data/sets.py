@@ -18,6 +18,7 @@ from progtrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from progtrain.contracts import Augment
+    from progtrain.data.codec import Codec
     from progtrain.data.draws import Draws
 
 
@@ -47,7 +48,6 @@ class Split:
     y: Tensor
     source: Tensor | None = None  # (N,): place of each sample in the data set as it was read
     reader: Reader | None = None  # of samples that are not in memory
-    identity: str = ""  # what stands for the samples in a checkpoint; empty: their bits
 
     def __len__(self) -> int:
         return len(self.y)
@@ -55,6 +55,11 @@ class Split:
     def to(self, device: torch.device) -> Split:
         x = self.x if self.reader else self.x.to(device)
         return replace(self, x=x, y=self.y.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.y.nbytes + (0 if self.reader else self.x.nbytes)
 
     def held(self, what: str) -> Tensor:
         """All samples at once; raises `ConfigError` where they are not in memory."""
@@ -108,6 +113,11 @@ class Sets:
     # by name: a number of each training sample (N,), such as how hard it is
     columns: Mapping[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
     classes: tuple[str, ...] = ()  # what the labels are called, where that is known
+    codec: Codec | None = None  # text to tokens and back, where samples are text
+    # UTF-8 bytes behind the targets of the validation split, for one target
+    bytes_per_target: float | None = None
+    fingerprint: str | None = None  # of the training split; None: of all its samples
+    notes: tuple[str, ...] = ()  # what a user should know about these data
 
     def check(self, shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
         """Raise `ConfigError` where the data are not what the settings say."""
@@ -121,17 +131,21 @@ class Sets:
                 f"Samples are {'×'.join(map(str, got))} but data.shape says"
                 f" {'×'.join(map(str, shape))}. Set data.shape={list(got)}."
             )
+        if self.codec is None:  # tokens of a codec are below its size, which `load` has checked
+            self._check_labels(num_classes)
+        if len(self.train) < batch_size:
+            raise ConfigError(
+                f"train.batch_size={batch_size} is more than the {len(self.train)} training"
+                f" samples. Use train.batch_size={len(self.train)} or less."
+            )
+
+    def _check_labels(self, num_classes: int) -> None:
         top = int(self.train.y.max())
         if top >= num_classes:
             sample = int(self.train.y.argmax()) // (self.train.y.numel() // len(self.train))
             raise ConfigError(
                 f"Label {top} found (sample {sample}); data.num_classes={num_classes} allows 0 to"
                 f" {num_classes - 1}. Set data.num_classes={top + 1}."
-            )
-        if len(self.train) < batch_size:
-            raise ConfigError(
-                f"train.batch_size={batch_size} is more than the {len(self.train)} training"
-                f" samples. Use train.batch_size={len(self.train)} or less."
             )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progtrain.best import ranked
 from progtrain.clock import Moment, Unit
 from progtrain.report import words
 from progtrain.run import StopReason
@@ -128,6 +129,7 @@ class Files:
             "metric": run.last_metric,
             "best_metric": run.best_metric,
             "test": dict(run.test) if run.test else None,
+            "best_checkpoints": [f"checkpoints/best/{name}" for name, *_ in ranked(run)],
             "params_start": words.params_start(run),
             "params": run.params,
             "flops": now.flops,

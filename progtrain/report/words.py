@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progtrain.best import ranked
 from progtrain.clock import Unit
 from progtrain.run import Phase
 
@@ -237,6 +238,7 @@ def summary(run: Run) -> list[tuple[str, str]]:
             f"{run.metric} {metric(run.last_metric)} at the end, {metric(run.best_metric)} at best",
         ),
         *([("test", _metrics(run.test))] if run.test else []),
+        *([("best", _best(run))] if ranked(run) else []),
         (
             "cost",
             f"{flops(now.flops)} of training in {seconds(now.seconds)}, growing included;"
@@ -250,6 +252,11 @@ def _outcomes(events: Sequence[Event]) -> str:
     told = [outcome(event) for event in events[-_OUTCOMES:]]
     earlier = len(events) - len(told)
     return "; ".join([*([f"{earlier} earlier"] if earlier else []), *told])
+
+
+def _best(run: Run) -> str:
+    """The checkpoints that stay beside the newest ones, the best first."""
+    return "checkpoints/best: " + ", ".join(name for name, *_ in ranked(run))
 
 
 def _metrics(values: Mapping[str, float]) -> str:
