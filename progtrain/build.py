@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from progtrain.command_line import classes, early, metrics, resolvers, signatures, tree
+from progtrain.command_line.fits import misfits
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -218,7 +219,7 @@ def refusals(config: DictConfig, relevant: Callable[[str], bool] = lambda _: Tru
     blamed = [path for path in told if not _passes_on(path, nodes[path], told)]
     problems = [told[path] for path in blamed]
     if not told and relevant("model"):
-        problems += _early(config)
+        problems += list(misfits(config)) or _early(config)
     return problems
 
 

@@ -607,11 +607,11 @@ SILENT = {
 FOLLOWS_CIFAR10 = ("data/cifar100", "data/mnist", "data/fashion_mnist")
 
 
-def read_noise(vision: Vision, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def read_noise(vision: Vision, train: bool) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
     """In place of torchvision: the same few images, whatever the data set."""
     generator = torch.Generator().manual_seed(int(train))
     x = torch.randint(256, (40, *vision.shape), generator=generator, dtype=torch.uint8)
-    return x, torch.arange(40) % vision.num_classes
+    return x, torch.arange(40) % vision.num_classes, ()
 
 
 @cache
