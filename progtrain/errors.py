@@ -63,6 +63,12 @@ class BusyError(ProgtrainError):
     exit_code = 6
 
 
+class FoundError(ProgtrainError):
+    """A debug mode has found what it looks for; the run itself went as it should."""
+
+    exit_code = 7
+
+
 class Interrupted(ProgtrainError):  # noqa: N818 - it is no error
     """A signal ended the run after a last checkpoint."""
 

@@ -81,6 +81,7 @@ def leaps(one: str) -> tuple[str, ...]:
     return tuple(f"monitor.instability.{name}={limit}" for name, limit in limits.items())
 
 
+LENIENT = ("growth=none", "debug.loss=1e9", "debug.steps=12")
 STILL = ("model.norm=none", "optimizer.lr=1e-9")  # nothing improves
 TEXT = ("model=gpt", "data=text", "data.length=8", "data.bytes=2000")
 WINDOWS = ("model=gpt", "data=text", "data.length=32", "data.bytes=4000")
@@ -169,6 +170,8 @@ SAME_BITS = {
     "hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)",
     "experiment": "recipes: several options in one word (test_experiments)",
     "monitor": "a warning changes nothing (test_monitors)",
+    "debug": "looks, or makes another run on purpose (test_debug)",
+    "logger": "being told changes nothing (test_loggers)",
 }
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
@@ -531,6 +534,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "scheduler/one_cycle": {"pct_start": "0.5", "div_factor": "10", "final_div_factor": "10"},
     "scheduler/cosine": {"length": "50%", "final": "0.1"},
     "scheduler/exponential": {"gamma": "0.5", "every": "1steps"},
+    "debug/overfit_batches": {"batches": ("2", *LENIENT), "steps": ("9", *LENIENT)},
     "optimizer/sgd": {
         "lr": "0.05",
         "momentum": "0.8",
@@ -589,6 +593,12 @@ SILENT = {
         "plan.rehearse": "a plan trains nothing (test_plan)",
         "plan.steps": "how often a plan measures (test_plan)",
     },
+    "debug/overfit_batches": {"loss": "a verdict (test_debug)"},
+    "debug/profile": dict.fromkeys(
+        ("wait", "warmup", "active", "around_growth", "rows"), "what is recorded (test_debug)"
+    ),
+    "debug/nans": {"backward": "where it looks (test_debug)"},
+    "debug/determinism": {"resume": "when the second run resumes (test_debug)"},
     "transfer/distill": {"device": "where it computes (test_transfer, on a GPU)"},
     "transfer/progressive": {"device": "where they compute (test_transfer, on a GPU)"},
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),
@@ -602,6 +612,10 @@ SILENT = {
     },
     "data/digits": {"shape": "what the samples are"},
     "data/text": {"shape": "follows length"},
+    "logger/wandb": dict.fromkeys(
+        ("mode", "project", "entity", "group", "tags"), "where it is told (test_loggers)"
+    ),
+    "logger/mlflow": dict.fromkeys(("uri", "experiment"), "where it is told (test_loggers)"),
     "model/torchvision": {"weights": "read or downloaded (test_models)"},
 }
 FOLLOWS_CIFAR10 = ("data/cifar100", "data/mnist", "data/fashion_mnist")
