@@ -16,7 +16,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import classes, early, metrics, signatures, tree
+from progtrain.command_line import classes, early, metrics, resolvers, signatures, tree
+from progtrain.command_line.fits import misfits
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.told import choices, resolved
 from progtrain.command_line.typos import suggestion
@@ -61,6 +62,7 @@ _PARTS = (
     *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
     *("checkpoint", "mix", "loss", "nonfinite", "plan", "debug"),
 )
+resolvers.register()
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def refusals(config: DictConfig, relevant: Callable[[str], bool] = lambda _: Tru
     blamed = [path for path in told if not _passes_on(path, nodes[path], told)]
     problems = [told[path] for path in blamed]
     if not told and relevant("model"):
-        problems += _early(config)
+        problems += list(misfits(config)) or _early(config)
     return problems
 
 

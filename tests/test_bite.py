@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from image_kit import photos
 from run_kit import CONF, groups, options, parts, some, train, warming
 
 from progtrain.command_line.names import SEVERAL
@@ -97,6 +98,7 @@ COMBINED = (
 
 
 _SCORES = TemporaryDirectory()
+_PHOTOS = TemporaryDirectory()
 
 
 @cache
@@ -113,6 +115,16 @@ def tokenizer_file() -> str:
     path = Path(_SCORES.name) / "tokenizer.json"
     path.write_text(BPE.trained(["so so to"], 258).tokenizer, encoding="utf-8")
     return str(path)
+
+
+@cache
+def photo_folder(each: int) -> str:
+    """Three classes of images."""
+    return str(photos(Path(_PHOTOS.name) / str(each), each))
+
+
+IMAGES = (f"data.root={photo_folder(12)}", "data.size=6", "data.workers=0")
+IMAGES = ("data=image_folder", *IMAGES, "model=cnn", "model.width=4", "growth=none")
 
 
 # Where the options of a group matter; then what an option needs beside it.
@@ -161,6 +173,7 @@ NEEDS |= {"augment=cutout": ("augment.cutout.size=2",)}
 NEEDS |= {"model=torchvision": ("model.name=mobilenet_v3_small",)}
 NEEDS |= {"model=gpt": TEXT[1:]}
 NEEDS |= {"data=text": TEXT}
+NEEDS |= {"data=image_folder": IMAGES[1:]}
 NEEDS |= {f"warmup={option}": warming(option, "3steps")[1:] for option in options("warmup")}
 SAME_BITS = {
     "hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)",
@@ -229,6 +242,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "model/gpt": TEXT[1:],
     "model/torchvision": ("model.name=mobilenet_v3_small",),
     "data/text": TEXT,
+    "data/image_folder": IMAGES,
     **{f"settle/{option}": OPTIONS["settle"] for option in options("settle")},
     "monitor/instability": UNSTABLE,
     "monitor/contribution": (*EARLY, "monitor.contribution.remedy=rollback", *LOSS),
@@ -307,6 +321,20 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "tokens": ("characters", f"data.cache={_SCORES.name}"),
         "vocabulary": ("260", "data.tokens=bpe", f"data.cache={_SCORES.name}"),
         "tokenizer": (tokenizer_file(), "data.tokens=bpe", f"data.cache={_SCORES.name}"),
+    },
+    "data/image_folder": {
+        "root": photo_folder(14),
+        "size": "5",
+        "channels": "1",
+        "crop": "centre",
+        "scale": "[0.9,1]",
+        "flip": "0.0",
+        "centre": ("0.5", "data.crop=centre"),
+        "mean": "[0.1,0.2,0.3]",
+        "std": "[0.1,0.2,0.3]",
+        "validation": "0.3",
+        "test": "0.3",
+        "split_seed": "1",
     },
     "data/digits": {"num_classes": "11", "validation": "0.3", "split_seed": "1"},
     "data/synthetic": {
@@ -589,6 +617,13 @@ SILENT = {
     "transfer/progressive": {"device": "where they compute (test_transfer, on a GPU)"},
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),
     "curriculum/score/column": {"name": "there is one column (test_scores)"},
+    "data/image_folder": {
+        "shape": "follows size and channels",
+        "cache": "changes no bit (test_image_folder)",
+        "workers": "changes no bit (test_image_folder)",
+        "prefetch": "changes no bit (test_image_folder)",
+        "timeout": "ends a run (test_image_folder)",
+    },
     "data/digits": {"shape": "what the samples are"},
     "data/text": {
         "shape": "follows length",
@@ -604,11 +639,11 @@ SILENT = {
 FOLLOWS_CIFAR10 = ("data/cifar100", "data/mnist", "data/fashion_mnist")
 
 
-def read_noise(vision: Vision, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def read_noise(vision: Vision, train: bool) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
     """In place of torchvision: the same few images, whatever the data set."""
     generator = torch.Generator().manual_seed(int(train))
     x = torch.randint(256, (40, *vision.shape), generator=generator, dtype=torch.uint8)
-    return x, torch.arange(40) % vision.num_classes
+    return x, torch.arange(40) % vision.num_classes, ()
 
 
 @cache

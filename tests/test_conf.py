@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from image_kit import photos
 from omegaconf import DictConfig, OmegaConf
 from run_kit import some
 
@@ -17,6 +20,7 @@ CONF = Path(__file__).parent.parent / "conf"
 NEEDS = {  # tokens, not images; one of two settings
     "model/gpt.yaml": "data=text",
     "data/text.yaml": "model=gpt",
+    "data/image_folder.yaml": "data.root=photos",
     "curriculum/score/column.yaml": "curriculum.score.name=closeness",
 }
 WITHIN = {  # an option in which a group is
@@ -36,6 +40,16 @@ def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
             OmegaConf.update(config, "data.num_classes", 256)
 
     monkeypatch.setattr(classes, "settle", some_classes)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _beside_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In a folder where the images lie that commands name."""
+    place, before = tmp_path_factory.mktemp("here"), Path.cwd()
+    photos(place / "photos", 1)
+    os.chdir(place)
+    yield
+    os.chdir(before)
 
 
 def _composed(overrides: list[str]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from run_kit import config
 
+from progtrain.command_line.fits import misfits
 from progtrain.data.digits import Digits
 from progtrain.data.sets import Batches, Sets, Split
 from progtrain.data.synthetic import Synthetic
@@ -105,10 +108,12 @@ def test_colour_images_come_channels_first(tmp_path: Path) -> None:
             self.data = torch.arange(count * 48, dtype=torch.int64).reshape(count, 4, 4, 3) % 256
             self.data = self.data.to(torch.uint8).numpy()
             self.targets = [i % 2 for i in range(count)]
+            self.classes = ["cat", "dog"]
 
     settings = {"shape": [3, 4, 4], "num_classes": 2, "mean": [0.5] * 3, "std": [0.5] * 3}
     sets = _vision(tmp_path, dataset=Colours, **settings).load()
     assert sets.train.x.shape == (18, 3, 4, 4)
+    assert sets.classes == ("cat", "dog")
     assert sets.test is not None
     assert torch.equal(
         sets.test.x[0, 1], torch.tensor(Colours(tmp_path, False, False).data[0, ..., 1])
@@ -116,6 +121,23 @@ def test_colour_images_come_channels_first(tmp_path: Path) -> None:
     x, _ = Batches(sets, 0, torch.device("cpu")).at(0, 4)
     assert float(x.min()) >= -1.0001
     assert float(x.max()) <= 1.0001
+
+
+def test_a_mean_of_another_number_of_channels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="mean must be 1 numbers, one a channel"):
+        _vision(tmp_path, mean=[0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("model.shape=[3,8,8]", r"Samples are 1×4×4 \(data\.shape\) but model\.shape is 3×8×8"),
+        ("model.num_classes=2", r"The data have 4 classes .* but model\.num_classes=2"),
+    ],
+)
+def test_a_network_for_other_data_is_refused_before_it_starts(override: str, match: str) -> None:
+    (problem,) = misfits(config(override))
+    assert re.search(match, problem)
 
 
 @pytest.mark.slow

@@ -24,11 +24,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from progtrain.command_line import resolvers
 from progtrain.command_line.argv import Command, key_of
 from progtrain.command_line.recipes import release
 from progtrain.errors import ConfigError
 
 VERSION_BASE = "1.3"
+resolvers.register()
 
 
 def conf_directory() -> Path:

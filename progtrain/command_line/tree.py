@@ -14,6 +14,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from progtrain.errors import ProgtrainError
+
 _REFERENCE = re.compile(r"\$\{([\w./\[\]]+)\}")
 _ENVIRONMENT = re.compile(r"\$\{oc\.env:\s*([^},]+)")
 _AT_RUN_TIME = re.compile(r"\$\{(hydra|now|python_version)[:.]")
@@ -76,8 +78,10 @@ def unresolved(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Values that are missing or lead nowhere: `(name, message)`, told once where they begin."""
     lost: dict[str, str] = {}
     written: dict[str, str] = {}
+    missing = set[str]()
     for path, value in leaves(raw(config)):
         if value == "???":
+            missing.add(path)
             yield path, f"{path} needs a value: write {path}=<value>."
         elif isinstance(value, str) and "${" in value and not _AT_RUN_TIME.search(value):
             try:
@@ -86,12 +90,16 @@ def unresolved(config: DictConfig) -> Iterator[tuple[str, str]]:
                 lost[path], written[path] = _reference_problem(path, value, error), value
     for path, problem in lost.items():
         leads_to = _REFERENCE.findall(written[path])
-        begins = problem.endswith("each other.") or not any(name in lost for name in leads_to)
+        known = {*lost, *missing}
+        begins = problem.endswith("each other.") or not any(name in known for name in leads_to)
         yield path, problem if begins else ""
 
 
 def _reference_problem(path: str, value: str, error: Exception) -> str:
     leads_to = _REFERENCE.findall(value)
+    told = next((each for each in _causes(error) if isinstance(each, ProgtrainError)), None)
+    if told is not None:
+        return str(told)
     if "recursi" in f"{type(error)} {error}".lower():
         return f"{' and '.join([path, *leads_to])} refer to each other."
     if isinstance(error, InterpolationKeyError | InterpolationToMissingValueError):
@@ -100,6 +108,13 @@ def _reference_problem(path: str, value: str, error: Exception) -> str:
     if variable and "not found" in str(error):
         return f"{path}: environment variable {variable.group(1).strip()} is not set."
     return f"{path} = {value!r} cannot be resolved: {str(error).splitlines()[0]}."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield cause
+        yield from _causes(cause)
 
 
 @dataclass(frozen=True)

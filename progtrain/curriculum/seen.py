@@ -6,6 +6,7 @@ Shapes: x_BCHW (batch, channels, height, width) for images, x_BT (batch, positio
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from math import ceil
 
 import torch
@@ -28,12 +29,20 @@ def training_batch(run: Run, setup: Setup, part: int, size: int) -> tuple[Tensor
     Augmented, normalised, in the view's size, mixed; what is drawn depends on the run's seed and
     the samples' places in the stream alone.
     """
-    batches, position = setup.batches, run.clock.now.samples + part * size
-    index = drawn(run.order, run.view.share, batches, position, size)
-    draws = Draws(mixed(batches.seed, _AUGMENT), position, size)
-    x, y = batches.taken(index, draws, setup.augments)
+    position = run.clock.now.samples + part * size
+    places = _places(run, setup.batches, position, size)
+    index, draws = next(places)
+    x, y = setup.batches.taken(index, draws, setup.augments, places)
     x, y = shaped(x, run.view), cut(y, run.view)
     return setup.mix(x, y, setup.num_classes, draws.named("mix"))
+
+
+def _places(run: Run, batches: Batches, position: int, size: int) -> Iterator[tuple[Tensor, Draws]]:
+    """Batches of the stream from `position` on, as long as the view stays what it is."""
+    while True:
+        index = drawn(run.order, run.view.share, batches, position, size)
+        yield index, Draws(mixed(batches.seed, _AUGMENT), position, size)
+        position += size
 
 
 def drawn(

@@ -37,6 +37,12 @@ class Draws:
         bits_BC: Any = _splitmix(index_BC, mixed(self.seed, count))
         return torch.from_numpy((bits_BC >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
+    def seeds(self) -> list[int]:
+        """One seed for each sample."""
+        places_B = np.arange(self.position, self.position + self.size, dtype=np.uint64)
+        bits_B: Any = _splitmix(places_B, mixed(self.seed, 0))
+        return (bits_B >> np.uint64(1)).tolist()
+
     def batch_seed(self) -> int:
         """One seed for the whole batch."""
         return mixed(self.seed, self.position)

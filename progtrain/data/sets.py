@@ -6,10 +6,10 @@ an epoch after another, so resuming needs no reader's state and a batch may span
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -22,22 +22,54 @@ if TYPE_CHECKING:
     from progtrain.data.draws import Draws
 
 
+# of each sample its index, and a seed of what is random in it (None: as evaluation sees it)
+Wanted = list[tuple[int, int | None]]
+
+
+class Reader(Protocol):
+    """Reads samples that are not in memory."""
+
+    pinned: bool  # whether batches come in memory that a GPU reads by itself
+
+    def read(self, wanted: Wanted, ahead: Iterable[Wanted] = ()) -> Tensor:
+        """A batch of raw samples; `ahead` is what will probably be wanted after it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Split:
     """Samples x_N... (raw: uint8 images or tokens, or floats) and targets of whole numbers.
 
-    y_N has one target a sample, y_NT one a position; either may be of any integer type.
+    y_N has one target a sample, y_NT one a position; either may be of any integer type. Where a
+    `reader` reads the samples, x is on the meta device: a shape and a type, no values.
     """
 
     x: Tensor
     y: Tensor
     source: Tensor | None = None  # (N,): place of each sample in the data set as it was read
+    reader: Reader | None = None  # of samples that are not in memory
 
     def __len__(self) -> int:
         return len(self.y)
 
     def to(self, device: torch.device) -> Split:
-        return Split(self.x.to(device), self.y.to(device), self.source)
+        x = self.x if self.reader else self.x.to(device)
+        return replace(self, x=x, y=self.y.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.y.nbytes + (0 if self.reader else self.x.nbytes)
+
+    def held(self, what: str) -> Tensor:
+        """All samples at once; raises `ConfigError` where they are not in memory."""
+        if self.reader is not None:
+            raise ConfigError(
+                f"{what} looks at all training samples at once, and this data set is read while it"
+                " trains. Use curriculum/score=loss, or hold it in memory: data.cache=true"
+                " data.crop=centre data.flip=0."
+            )
+        return self.x
 
 
 @dataclass(frozen=True)
@@ -133,17 +165,31 @@ class Batches:
         """The `size` samples that follow `position`, normalised, and their int64 targets."""
         return self.taken(self.indices(position, size))
 
+    def __post_init__(self) -> None:
+        for split in (self.sets.train, self.sets.validation, self.sets.test):
+            if split is not None and split.reader is not None:
+                split.reader.pinned = self.device.type == "cuda"
+
     def taken(
-        self, index: Tensor, draws: Draws | None = None, augments: Mapping[str, Augment] = _NONE
+        self,
+        index: Tensor,
+        draws: Draws | None = None,
+        augments: Mapping[str, Augment] = _NONE,
+        ahead: Iterable[tuple[Tensor, Draws]] = (),
     ) -> tuple[Tensor, Tensor]:
         """Training samples by index, normalised, and their int64 targets.
 
         With `draws`, those of their places in the stream, they are varied by every augmentation in
-        turn: those of raw pixels come before those of normalised ones.
+        turn: those of raw pixels come before those of normalised ones. `ahead` is what will be
+        taken next.
         """
         train = self.sets.train
-        index = index.to(train.x.device)
-        return self._ready(train.x[index], train.y[index], draws, augments)
+        index = index.to(train.y.device)
+        if train.reader is None:
+            x = train.x[index]
+        else:
+            x = train.reader.read(wanted(index, draws), (wanted(*each) for each in ahead))
+        return self._ready(x, train.y[index], draws, augments)
 
     def _ready(
         self,
@@ -152,7 +198,8 @@ class Batches:
         draws: Draws | None = None,
         augments: Mapping[str, Augment] = _NONE,
     ) -> tuple[Tensor, Tensor]:
-        x, y = x.to(self.device), y.to(self.device).long()
+        x = x.to(self.device, non_blocking=x.is_pinned())
+        y = y.to(self.device).long()
         for normalised in (False, True):
             x = self.sets.normalise(x) if normalised else x
             for name, augment in augments.items() if draws is not None else ():
@@ -173,14 +220,30 @@ class Batches:
     def _permutation(self, epoch: int) -> Tensor:
         if epoch not in self._order:
             generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
-            self._order = {epoch: torch.randperm(len(self.sets.train), generator=generator)}
+            order = torch.randperm(len(self.sets.train), generator=generator)
+            last = list(self._order.items())[-1:]  # what is read ahead may be an epoch further
+            self._order = {**dict(last), epoch: order}
         return self._order[epoch]
 
     def every(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples of a split once, in order; the last batch may be smaller."""
-        for start in range(0, len(split), size):
-            x, y = split.x[start : start + size], split.y[start : start + size]
-            yield self._ready(x, y)
+        starts = range(0, len(split), size)
+        reads: list[Wanted] = [
+            [(i, None) for i in range(start, min(start + size, len(split)))]
+            for start in (starts if split.reader else ())
+        ]
+        for number, start in enumerate(starts):
+            if split.reader is None:
+                x = split.x[start : start + size]
+            else:
+                x = split.reader.read(reads[number], reads[number + 1 :])
+            yield self._ready(x, split.y[start : start + size])
+
+
+def wanted(index: Tensor, draws: Draws | None) -> Wanted:
+    """What a reader is asked for."""
+    seeds = [None] * len(index) if draws is None else draws.named("read").seeds()
+    return list(zip(index.tolist(), seeds, strict=True))
 
 
 def mixed(seed: int, index: int) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from progtrain.data.checks import check_share
 from progtrain.data.sets import Normalise, Sets, Split, split_off
-from progtrain.errors import ConfigError
+from progtrain.errors import ConfigError, require
 
 Reader = Callable[..., Any]
 
@@ -33,13 +33,20 @@ class Vision:
 
     def __post_init__(self) -> None:
         check_share("validation", self.validation)
+        for name in ("mean", "std"):
+            value, channels = getattr(self, name), self.shape[0]
+            good = len(value) == channels
+            require(good, name, list(value), f"{channels} numbers, one a channel of data.shape")
 
     def load(self) -> Sets:
-        train, validation = split_off(*self._read(True), self.validation, self.split_seed)
+        x, y, classes = self._read(True)
+        train, validation = split_off(x, y, self.validation, self.split_seed)
         normalise = Normalise(255.0, tuple(self.mean), tuple(self.std))
-        return Sets(train, validation, Split(*self._read(False)), normalise)
+        test = Split(*self._read(False)[:2])
+        return Sets(train, validation, test, normalise, classes=classes)
 
-    def _read(self, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read(self, train: bool) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+        """Images, labels, and the names of the classes."""
         root = Path(self.root).expanduser()
         try:
             data = self.dataset(root=root, train=train, download=self.download)
@@ -52,4 +59,5 @@ class Vision:
             ) from None
         x = torch.as_tensor(data.data)
         x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
-        return x, torch.as_tensor(data.targets, dtype=torch.int64)
+        y = torch.as_tensor(data.targets, dtype=torch.int64)
+        return x, y, tuple(map(str, getattr(data, "classes", ())))

@@ -122,7 +122,7 @@ def _evaluated(run: Run, setup: Setup) -> tuple[float, int]:
 def first_batch(split: Split, num_classes: int) -> Split:
     """What an evaluation begins with."""
     size = evaluation_batch(split, num_classes)
-    return Split(split.x[:size], split.y[:size])
+    return replace(split, x=split.x[:size], y=split.y[:size], source=None)
 
 
 def _timed(setup: Setup, work: Callable[[], object]) -> float:

@@ -72,7 +72,7 @@ def totals(
         disk_free=storage.free,
         memory=max((row.peak or 0 for row in rows), default=None),
         memory_free=memory_free,
-        data=sum(s.x.nbytes + s.y.nbytes for s in splits) if on_device else 0,
+        data=sum(s.nbytes for s in splits) if on_device else 0,
     )
 
 

@@ -26,6 +26,6 @@ class Compression:
         require(1 <= self.level <= 9, "level", self.level, "a whole number from 1 to 9")
 
     def scores(self, run: Run, setup: Setup) -> Tensor:
-        x = setup.batches.sets.train.x.cpu()
+        x = setup.batches.sets.train.held("curriculum/score=compression").cpu()
         sizes = [len(zlib.compress(sample.numpy().tobytes(), self.level)) for sample in x]
         return torch.tensor(sizes)

@@ -33,7 +33,7 @@ class Function:
 
     def scores(self, run: Run, setup: Setup) -> Tensor:
         train = setup.batches.sets.train
-        scores_N = self.function(train.x, train.y)
+        scores_N = self.function(train.held("curriculum/score=function"), train.y)
         if not torch.is_tensor(scores_N):  # pyright: ignore[reportUnnecessaryComparison]
             raise ConfigError(
                 "curriculum.score.function must return a tensor with one number a training sample"

@@ -22,7 +22,7 @@ class Length:
     padding: int = 0  # token that fills up short samples
 
     def scores(self, run: Run, setup: Setup) -> Tensor:
-        x = setup.batches.sets.train.x
+        x = setup.batches.sets.train.held("curriculum/score=length")
         if x.ndim != 2 or x.is_floating_point():
             raise ConfigError(
                 "curriculum/score=length counts tokens, and samples of this data set are"
