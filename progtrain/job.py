@@ -20,6 +20,7 @@ from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
 from progtrain.loggers.logger import Book
 from progtrain.machine import Machine
+from progtrain.memory import memory, require_space
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
@@ -38,7 +39,8 @@ def train_job(parts: Parts, directory: Path) -> float:
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
-    with acquire(directory), asked() as signals:
+    scarce = memory(directory, parts.train.batch_size)
+    with acquire(directory), scarce, asked() as signals:
         folder = directory / "checkpoints"
         sweep(folder)
         saved = latest(folder) if parts.resume else None
@@ -61,7 +63,9 @@ def train_job(parts: Parts, directory: Path) -> float:
             save = _saver(parts, engine, batches, files, directory)
             setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
             begin_curriculum(run, setup, ranked=True)
-            reports.started(run, plan(run, setup))
+            stages = plan(run, setup)
+            require_space(directory, stages)
+            reports.started(run, stages)
             for line in (*parts.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
             reason = Machine(run, setup).go()
