@@ -9,6 +9,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from progtrain.best import rank
 from progtrain.errors import DivergedError
 from progtrain.growth.controls import Controls
 from progtrain.growth.gates import blends
@@ -16,6 +17,7 @@ from progtrain.growth.past import recovered
 from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
 from progtrain.growth.transaction import transact
+from progtrain.nonfinite import refuse
 from progtrain.run import Event, Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
 from progtrain.steps import evaluate
@@ -46,7 +48,7 @@ def look(run: Run, setup: Setup, loss: Tensor) -> None:
     run.history.append(observation)
     setup.reporter.observed(run, observation)
     _recover(run, setup)
-    _refuse_divergence(run, metrics.values())
+    refuse(run, setup, metrics)
 
 
 def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
@@ -103,14 +105,29 @@ def roll_back(run: Run, setup: Setup, event: Event, why: str) -> None:
 
 
 def save(run: Run, setup: Setup, loss: Tensor) -> None:
-    """Store the run, and the loss that a resumed run may have to report; nothing diverged."""
+    """Store the run; nothing diverged."""
+    _note_losses(run, loss)
+    setup.save(run)
+
+
+def save_best(run: Run, setup: Setup, loss: Tensor) -> None:
+    """Store the run under a name of its own where its last evaluation is among the best."""
+    if not setup.checkpoint.best:
+        return
+    _note_losses(run, loss)
+    name = rank(run, setup.checkpoint.best)
+    if name is not None:
+        setup.save_best(run, name)
+
+
+def _note_losses(run: Run, loss: Tensor) -> None:
+    """Note the loss that a resumed run may have to report; raises `DivergedError`."""
     value = float(loss)
     _refuse_divergence(run, [value, *(float(p.detach().sum()) for p in run.model.parameters())])
     run.memory[_LOSS] = value
     run.memory.pop(_DISTILLED, None)
     if run.distilled is not None:
         run.memory[_DISTILLED] = float(run.distilled)
-    setup.save(run)
 
 
 def close(run: Run, setup: Setup, loss: Tensor) -> None:
@@ -119,6 +136,7 @@ def close(run: Run, setup: Setup, loss: Tensor) -> None:
     if run.stopped is not StopReason.INTERRUPTED:
         if seen < run.clock.step:
             look(run, setup, loss)
+            save_best(run, setup, loss)
         test = setup.batches.sets.test
         run.test = evaluate(run, setup, test, "test") if test is not None else None
     save(run, setup, loss)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, tree
+from progtrain.command_line import classes, early, metrics, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -30,11 +31,16 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import (
         AtGrowth,
+        Augment,
         Curriculum,
         Data,
+        Debug,
         Growth,
         Hardware,
         Logger,
+        Loss,
+        Metric,
+        Mix,
         Monitor,
         OptimizerRecipe,
         Settle,
@@ -43,10 +49,22 @@ if TYPE_CHECKING:
         Transfer,
         Warmup,
     )
-    from progtrain.settings import Checkpoints, Proof, Stopping, Training
+    from progtrain.settings import (
+        Checkpoints,
+        Nonfinite,
+        Planning,
+        Proof,
+        Stopping,
+        Training,
+    )
 
 # What our growth YAMLs start from; a model without such sizes starts as it is.
 _START = {"width": 0.5, "depth": 0.5}
+_PARTS = (
+    *("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth"),
+    *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
+    *("checkpoint", "mix", "loss", "nonfinite", "plan", "debug"),
+)
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
 
@@ -109,6 +127,8 @@ class Parts:
 
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     data: Data
+    mix: Mix
+    loss: Loss
     curriculum: Curriculum
     growth: Growth
     warmup: Warmup
@@ -123,6 +143,9 @@ class Parts:
     stop: Stopping
     proof: Proof
     checkpoint: Checkpoints
+    nonfinite: Nonfinite
+    plan: Planning
+    debug: Debug
     task: str  # train, or plan
     seed: int
     resume: bool
@@ -130,24 +153,31 @@ class Parts:
     choices: dict[str, str]  # group -> option
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     loggers: Mapping[str, Logger] = field(default_factory=lambda: dict[str, "Logger"]())
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: dict[str, "Metric"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
 def build(composed: DictConfig) -> Parts:
     """Check once more and build; raises `ConfigError` with all that is wrong."""
-    config = copy.deepcopy(composed)
-    findings = signatures.check(config)
-    problems = [finding.problem for finding in findings if finding.problem]
-    if not problems:
-        settle(config, findings)
-        problems = refusals(config)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
-    names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-    names += ("checkpoint",)
+    with metrics.counted(config := copy.deepcopy(composed)):
+        uncounted = classes.assume(config)
+        findings = signatures.check(config)
+        problems = [finding.problem for finding in findings if finding.problem]
+        if not problems:
+            settle(config, findings)
+            problems = refusals(config)
+        if problems:
+            raise ConfigError("\n".join(problems))
+        if uncounted:
+            classes.count(config, partial(_make, config, "data"))
+        return _made(config)
+
+
+def _made(config: DictConfig) -> Parts:
+    """The parts of settings that are right."""
     factory = ModelFactory(config)
-    made = {name: _make(config, name) for name in names}
+    made = {name: _make(config, name) for name in _PARTS}
     return Parts(
         model_factory=factory,
         task=str(config.task),
@@ -157,7 +187,9 @@ def build(composed: DictConfig) -> Parts:
         choices=_choices(config),
         monitors=_named(config, "monitor"),
         loggers=_named(config, "logger"),
-        notes=tuple(_notes(factory, made["growth"].start)),
+        augments=_named(config, "augment"),
+        metrics=metrics.adapted(_named(config, "metric")),
+        notes=(*_notes(factory, made["growth"].start), *metrics.notes(config)),
         **made,
     )
 
@@ -190,29 +222,23 @@ def refusals(config: DictConfig, relevant: Callable[[str], bool] = lambda _: Tru
     blamed = [path for path in told if not _passes_on(path, nodes[path], told)]
     problems = [told[path] for path in blamed]
     if not told and relevant("model"):
-        problems += _model_refusals(config)
+        problems += _early(config)
     return problems
 
 
-def _model_refusals(config: DictConfig) -> list[str]:
-    """Build the first and the full network without memory, for what their classes refuse."""
-    import torch
-
-    problems: list[str] = []
+def _early(config: DictConfig) -> list[str]:
+    """What is wrong with the plan, as far as the settings alone can tell."""
     try:
-        factory, growth = ModelFactory(config), _make(config, "growth")
+        factory, growth, train = (
+            ModelFactory(config),
+            _make(config, "growth"),
+            _make(config, "train"),
+        )
         sizes: list[Mapping[str, int | float]] = [growth.start, {}] if growth.start else [{}]
+        limit = OmegaConf.select(config, "stop.max_params")
     except Exception:
-        return problems  # a class of the user's that only a run can build
-    for size in sizes:
-        try:
-            with torch.device("meta"):
-                factory(size)
-        except ConfigError as error:
-            problems.append(str(error))
-        except Exception:
-            continue  # not every network can be built on meta; the run says what is wrong
-    return list(dict.fromkeys(problems))
+        return []  # a class of the user's that only a run can build
+    return [*early.late_stages(growth, train), *early.refused_networks(factory, sizes, limit)]
 
 
 def _make(config: DictConfig, path: str) -> Any:

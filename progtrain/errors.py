@@ -6,9 +6,10 @@ torch, so the command line can answer a typing mistake at once.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class ProgtrainError(Exception):
@@ -24,9 +25,14 @@ class ConfigError(ProgtrainError):
 
 
 class DivergedError(ProgtrainError):
-    """Loss or weights are not finite any more."""
+    """Loss or weights are not finite any more; `facts` say of a step what is known of it."""
 
     exit_code = 3
+
+    def __init__(self, message: str, facts: Mapping[str, Any] | None = None) -> None:
+        hint = "Try a smaller optimizer.lr, train.clip=1 or nonfinite.policy=skip."
+        super().__init__(message if "optimizer.lr" in message else f"{message} {hint}")
+        self.facts = facts
 
 
 class CheckpointError(ProgtrainError):
@@ -55,6 +61,12 @@ class BusyError(ProgtrainError):
     """The run directory belongs to another run."""
 
     exit_code = 6
+
+
+class FoundError(ProgtrainError):
+    """A debug mode has found what it looks for; the run itself went as it should."""
+
+    exit_code = 7
 
 
 class Interrupted(ProgtrainError):  # noqa: N818 - it is no error
@@ -89,6 +101,15 @@ def require(ok: bool, setting: str, got: object, allowed: str, hint: str = "") -
     """Raise `SettingError` unless `ok`; for `__post_init__` of plug-ins."""
     if not ok:
         raise SettingError(setting, got, allowed, hint)
+
+
+def report(problems: Sequence[str]) -> str:
+    """One message of one or more problems."""
+    each = list(dict.fromkeys(problems))
+    if len(each) == 1:
+        return each[0]
+    lines = "\n".join(f"  {text}" for text in each)
+    return f"{len(each)} problems, nothing was started.\n{lines}"
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
 
+from progtrain.best import ranked
 from progtrain.build import Parts
+from progtrain.checkpoint.best import BEST, write_best
 from progtrain.checkpoint.format import Checkpoint
 from progtrain.checkpoint.lock import acquire
 from progtrain.checkpoint.prune import sweep
@@ -15,21 +17,32 @@ from progtrain.checkpoint.read import latest
 from progtrain.checkpoint.write import write
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
-from progtrain.errors import Interrupted
+from progtrain.debug.again import Anew
+from progtrain.debug.around import Around
+from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
+from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
+from progtrain.inputs import Inputs
 from progtrain.loggers.logger import Book
 from progtrain.machine import Machine
 from progtrain.memory import memory, require_space
+from progtrain.metrics import choosing
+from progtrain.planning.task import foresee, write_plan
+from progtrain.report.diverged import diverged
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
+from progtrain.report.header import header
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
+from progtrain.report.reporter import Reporter
 from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
-from progtrain.run import Run, StopReason
+from progtrain.report.words import assigned
+from progtrain.run import Json, Run, StopReason
+from progtrain.setup import Save, SaveBest
 from progtrain.signals import asked
-from progtrain.start import batches_of, fingerprint, new_run, new_setup
-from progtrain.state import differences, file_sizes, pack
+from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
+from progtrain.state import Tensors, differences, file_sizes, pack
 
 
 def train_job(parts: Parts, directory: Path) -> float:
@@ -40,52 +53,82 @@ def train_job(parts: Parts, directory: Path) -> float:
     """
     engine = parts.hardware.open()
     scarce = memory(directory, parts.train.batch_size)
-    with acquire(directory), scarce, asked() as signals:
+    counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
+    with acquire(directory), scarce, asked() as signals, counted:
         folder = directory / "checkpoints"
         sweep(folder)
+        sweep(folder / BEST)
         saved = latest(folder) if parts.resume else None
-        batches = batches_of(parts, engine)
+        parts = parts.debug.trimmed(parts)
+        size = parts.train.batch_size * parts.train.accumulate
+        batches = parts.debug.cut(batches_of(parts, engine), size)
         run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
-            setup = new_setup(parts, engine, batches)
-            begin_curriculum(run, setup, ranked=False)
-            print_plan(run, plan(run, setup))
+            rehearsal = foresee(parts, engine, batches, run, directory)
+            print_plan(run, rehearsal)
+            write_plan(rehearsal, directory)
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
-        files = Files(directory, parts.choices, _overrides(directory))
+        files = Files(directory, parts.choices, _overrides(directory), parts.debug.status)
         book = Book(directory, parts.config, run.clock.step)
-        kept = [logger.where(book) for logger in parts.loggers.values()]
-        facts = [engine.facts(), *filter(None, kept), *(saved.skipped if saved else ())]
+        facts = [engine.facts(), *header(run, batches.sets, parts), *_places(parts, book)]
+        facts += saved.skipped if saved else ()
         again = _resume_command(parts, directory)
         shown = reporter(directory, parts.choices, facts, again)
-        told = [Tracked(*each, book, Many([files, shown]).noted) for each in parts.loggers.items()]
-        with Many([files, shown, *told]) as reports:
-            save = _saver(parts, engine, batches, files, directory)
-            setup = new_setup(parts, engine, batches, reports, save, lambda: signals.number != 0)
+        with Many([files, shown, *_told(parts, book, [files, shown])]) as reports:
+            saves = _savers(parts, engine, batches, files, directory)
+            setup = new_setup(
+                parts, engine, batches, reports, saves[0], lambda: signals.number != 0, saves[1]
+            )
             begin_curriculum(run, setup, ranked=True)
             stages = plan(run, setup)
             require_space(directory, stages)
             reports.started(run, stages)
-            for line in (*parts.notes, *_notes(saved, engine)):
+            for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
-            reason = Machine(run, setup).go()
+            for line in warnings(run, setup):
+                reports.noted(run, f"warning: {line}")
+            around = Around(directory, Anew(parts, batches, saved))
+            try:
+                reason = parts.debug.drive(Machine(run, setup), around)
+            except DivergedError as error:
+                raise diverged(directory, error) from error
     if reason is StopReason.INTERRUPTED:
         raise Interrupted(signals.number, f"Continue with: {again}")
+    around.conclude(partial(print, flush=True))
     return run.last_metric if run.last_metric is not None else float("nan")
 
 
-def _saver(
+def _savers(
     parts: Parts, engine: Engine, batches: Batches, files: Files, directory: Path
-) -> Callable[[Run], None]:
-    """What stores a run in its directory."""
-    data = fingerprint(batches.sets.train)
+) -> tuple[Save, SaveBest]:
+    """What stores a run in its directory, as the newest and as one of the best."""
+    data, folder = fingerprint(batches.sets), directory / "checkpoints"
+    inputs = Inputs.of(batches.sets, parts.data.shape, num_classes(parts)).to_json()
+
+    def content(run: Run) -> tuple[Tensors, dict[str, Json]]:
+        tensors, state = pack(run, engine, files.sizes(), data)
+        return tensors, {"state": state, "config": parts.config, "inputs": inputs}
 
     def save(run: Run) -> None:
-        tensors, state = pack(run, engine, files.sizes(), data)
-        documents = {"state": state, "config": parts.config}
-        write(directory / "checkpoints", run.clock.step, tensors, documents, parts.checkpoint.keep)
+        write(folder, run.clock.step, *content(run), parts.checkpoint.keep)
 
-    return save
+    def save_best(run: Run, name: str) -> None:
+        kept = [each for each, *_ in ranked(run)]
+        write_best(folder, name, run.clock.step, *content(run), kept)
+
+    return save, save_best
+
+
+def _places(parts: Parts, book: Book) -> list[str]:
+    """Where loggers show the run."""
+    return [place for logger in parts.loggers.values() if (place := logger.where(book))]
+
+
+def _told(parts: Parts, book: Book, others: list[Reporter]) -> list[Tracked]:
+    """Reporters for the loggers; what fails there is told to the others."""
+    warn = Many(others).noted
+    return [Tracked(name, logger, book, warn) for name, logger in parts.loggers.items()]
 
 
 def _notes(saved: Checkpoint | None, engine: Engine) -> list[str]:
@@ -99,7 +142,9 @@ def _notes(saved: Checkpoint | None, engine: Engine) -> list[str]:
 def _resume_command(parts: Parts, directory: Path) -> str:
     """What continues this run; packages of the user's must be named again."""
     plugins = ",".join(parts.config.get("plugins") or [])
-    return f"progtrain resume={directory}" + (f" 'plugins=[{plugins}]'" if plugins else "")
+    return f"progtrain {assigned('resume', directory)}" + (
+        f" 'plugins=[{plugins}]'" if plugins else ""
+    )
 
 
 def _overrides(directory: Path) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
+
+from progtrain.clock import Duration, Moment
+from progtrain.growth.past import last_growth, observed
 from progtrain.growth.remedies import stopping
 from progtrain.run import Run, StopReason
 from progtrain.setup import Setup
@@ -16,6 +20,8 @@ def reached(run: Run, setup: Setup) -> StopReason | None:
         ahead = last - stop.target if run.mode == "max" else stop.target - last
         if ahead >= 0:
             return StopReason.TARGET
+    if stop.early_stopping is not None and stale(run, stop.early_stopping, stop.min_delta):
+        return StopReason.EARLY_STOPPING
     monitor = setup.monitors.get(stopping(run) or "")
     if monitor is not None and monitor.remedy == "stop":
         return StopReason.MONITOR
@@ -24,6 +30,22 @@ def reached(run: Run, setup: Setup) -> StopReason | None:
     if stop.max_seconds is not None and now.seconds >= stop.max_seconds:
         return StopReason.SECONDS
     return StopReason.DURATION if run.clock.fraction >= 1 else None
+
+
+def stale(run: Run, length: str, min_delta: float) -> bool:
+    """Whether the metric has had no new best for `length` at the evaluation of now.
+
+    The time since the last growth's end counts alone, and while one is alive none passes; the best
+    so far is that of the whole run.
+    """
+    if run.living or not run.history or run.history[-1].moment.step < run.clock.step:
+        return False
+    sign, best, since = (1 if run.mode == "max" else -1), -inf, Moment()
+    for moment, value in observed(run, run.metric):
+        if sign * value > best + (min_delta if best > -inf else 0):
+            best, since = sign * value, moment
+    begun = max(since, last_growth(run), key=lambda moment: moment.step)
+    return run.clock.progress(begun, Duration.parse(length, "early_stopping")) >= 1
 
 
 def fruitless(run: Run, patience: int | None) -> bool:
@@ -35,11 +57,7 @@ def fruitless(run: Run, patience: int | None) -> bool:
     if patience is None or len(done) < patience:
         return False
     sign = 1 if run.mode == "max" else -1
-    seen = [
-        (o.moment.step, sign * o.metrics[run.metric])
-        for o in run.history
-        if run.metric in o.metrics
-    ]
+    seen = [(moment.step, sign * value) for moment, value in observed(run, run.metric)]
     since = done[-patience].moment.step
     before = [value for step, value in seen if step <= since]
     after = [value for step, value in seen if step > since]

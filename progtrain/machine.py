@@ -21,9 +21,10 @@ Everything that changes is in `Run`. No algorithm is named here; what a step doe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 
-from progtrain.boundary import close, grow, look, save
+from progtrain.boundary import close, grow, look, save, save_best
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.declared import pass_over
 from progtrain.growth.remedies import answered, asked
@@ -54,9 +55,16 @@ class Machine:
 
     def go(self) -> StopReason:
         """Train and grow until a reason to stop; the reason."""
+        for _ in self.moves():
+            pass
+        return self.stop()
+
+    def moves(self) -> Iterator[State]:
+        """Train and grow move by move: each is named, and made when the next one is asked for."""
         self.run.model.train()
         state = State.DECIDE
         while state is not State.STOP:
+            yield state
             match state:
                 case State.DECIDE:
                     state = self._decide()
@@ -66,7 +74,6 @@ class Machine:
                     state = self._step()
                 case State.OBSERVE:
                     state = self._observe()
-        return self._stop()
 
     def _decide(self) -> State:
         run = self.run
@@ -95,6 +102,7 @@ class Machine:
     def _grow(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
+        self.stepper.settle()
         grown: Event | None = None
         try:
             stage = self._stage if self._stage.trial is None else self._try(self._stage)
@@ -133,14 +141,22 @@ class Machine:
         return State.OBSERVE if any(map(self.stepper.crossed, lengths)) else State.DECIDE
 
     def _observe(self) -> State:
+        self.stepper.settle()
         if self.stepper.crossed(self.setup.train.evaluate_every):
             look(self.run, self.setup, self.stepper.loss)
+            measured = self.run.model
+            self.stepper.observed()
             self.stepper.watch(Occasion.OBSERVED)
+            if self.run.model is measured:  # else what has been measured is undone
+                save_best(self.run, self.setup, self.stepper.loss)
         if self.stepper.crossed(self.setup.checkpoint.every):
             save(self.run, self.setup, self.stepper.loss)
         return State.DECIDE
 
-    def _stop(self) -> StopReason:
+    def stop(self, why: StopReason | None = None) -> StopReason:
+        """End the run, here and now where a reason is given; the reason."""
+        self.run.stopped = why or self.run.stopped
         assert self.run.stopped is not None
+        self.stepper.settle()
         close(self.run, self.setup, self.stepper.loss)
         return self.run.stopped

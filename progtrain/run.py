@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from math import isfinite, nan
 from typing import TYPE_CHECKING
 
 from progtrain.clock import Clock, Duration, Moment
@@ -57,6 +58,10 @@ class StopReason(Enum):
     TARGET = "The target metric is reached. Raise stop.target to train on."
     FLOPS = "The FLOP limit is spent. Raise stop.max_flops to train on."
     SECONDS = "The time limit is spent. Raise stop.max_seconds to train on."
+    EARLY_STOPPING = (
+        "The metric has had no new best for stop.early_stopping. Raise it, or set it to null, to"
+        " train on."
+    )
     NO_IMPROVEMENT = (
         "The last growth brought no improvement. Raise stop.patience, or grow by something else."
     )
@@ -71,6 +76,7 @@ class StopReason(Enum):
         "A monitor has stopped the run, and its finding says why. Choose a longer warmup.length or"
         " a smaller optimizer.lr, or monitor=none to train on."
     )
+    DEBUGGED = "The debug mode is through. Leave debug=<mode> out to train."
     INTERRUPTED = "Interrupted. The last checkpoint is complete; resume=<directory> continues it."
 
 
@@ -208,6 +214,8 @@ class Run:
     ways_back: dict[int, Before] = field(default_factory=lambda: dict[int, "Before"]())
     teachers: list[Teacher] = field(default_factory=lambda: list[Teacher]())  # oldest first
     distilled: Tensor | None = None  # distillation loss of the last step, on the device
+    withheld: bool | Tensor = False  # whether the last step changed nothing; maybe on the device
+    anchors: list[Before] = field(default_factory=lambda: list["Before"]())  # nonfinite=rollback
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())
     memory: dict[str, Json] = field(default_factory=lambda: dict[str, Json]())
@@ -252,7 +260,8 @@ class Run:
     @property
     def best_metric(self) -> float | None:
         """The best value of the primary metric so far."""
-        values = [o.metrics[self.metric] for o in self.history if self.metric in o.metrics]
+        values = [o.metrics.get(self.metric, nan) for o in self.history]
+        values = [value for value in values if isfinite(value)]
         if not values:
             return None
         return max(values) if self.mode == "max" else min(values)

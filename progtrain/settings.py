@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from progtrain.clock import Duration
 from progtrain.errors import require
+from progtrain.metrics import canonical, instead, logged, tested
+
+EXPORTS = ("state_dict", "torch_export")
 
 
 def whole(value: object) -> bool:
@@ -50,6 +53,7 @@ class Training:
     evaluate_every: str = "1epoch"
     metric: str = "val/accuracy"  # what triggers, stopping and sweeps look at
     mode: str = "max"  # whether more of the metric is better (max) or less (min)
+    columns: Sequence[str] = ()  # further metrics in the table of a multirun
     clip: float = 0.0  # largest gradient norm; 0 clips nothing
     recovery: float = 0.99  # share of the metric before a growth that counts as recovered
     ema: float = 0.0  # decay a step of the moving average of weights; 0 keeps none
@@ -66,9 +70,7 @@ class Training:
         _at_least(self, "batch_size", 1)
         _at_least(self, "accumulate", 1)
         _lasting(self, "evaluate_every", "Try 1epoch.")
-        hint = "Try val/accuracy or val/loss."
-        named = bool(str(self.metric or "").strip())
-        require(named, "metric", self.metric, "the name of a metric", hint)
+        self._check_metrics()
         require(self.mode in ("max", "min"), "mode", self.mode, "max or min")
         good = _number(self.clip) and self.clip >= 0
         require(good, "clip", self.clip, "a finite number >= 0 (0 clips nothing)")
@@ -85,6 +87,21 @@ class Training:
         good = _number(self.ema) and 0 <= self.ema < 1
         require(good, "ema", self.ema, "in [0, 1) (0 keeps no average)", "Try train.ema=0.99.")
 
+    def _check_metrics(self) -> None:
+        """Those that are named must be counted; a short name becomes the full one."""
+        averaged = str(self.metric).startswith("val/ema/") and not self.ema
+        hint = "Set train.ema, such as train.ema=0.99." if averaged else instead(str(self.metric))
+        found = None if averaged else canonical(str(self.metric))
+        allowed = f"a metric that evaluations log ({', '.join(logged())})"
+        require(found is not None, "metric", self.metric, allowed, hint.strip())
+        object.__setattr__(self, "metric", found)
+        columns = [tested(str(name)) for name in self.columns]
+        wrong = [str(name) for name, full in zip(self.columns, columns, strict=True) if not full]
+        hint = instead(wrong[0]).strip() if wrong else ""
+        allowed = f"a list of metrics, of {', '.join(logged())}, test/…"
+        require(not wrong, "columns", list(self.columns), allowed, hint)
+        object.__setattr__(self, "columns", tuple(str(name) for name in columns))
+
 
 @dataclass(frozen=True)
 class Stopping:
@@ -95,6 +112,8 @@ class Stopping:
     max_seconds: float | None = None
     max_params: int | None = None  # of the largest planned network; a larger plan is refused
     patience: int | None = None  # growths in a row that bring no improvement
+    early_stopping: str | None = None  # a length without a new best of train.metric
+    min_delta: float = 0.0  # early_stopping: by how much a new best must beat the old one
 
     def __post_init__(self) -> None:
         good = self.target is None or _number(self.target)
@@ -104,6 +123,10 @@ class Stopping:
         _limit(self, "max_params")
         if self.patience is not None:
             _at_least(self, "patience", 1)
+        if self.early_stopping is not None:
+            _lasting(self, "early_stopping", "Try 5epochs, or null for none.")
+        good = _number(self.min_delta) and self.min_delta >= 0
+        require(good, "min_delta", self.min_delta, "a finite number >= 0", "Try 0.001.")
 
 
 @dataclass(frozen=True)
@@ -112,10 +135,47 @@ class Checkpoints:
 
     every: str = "25%"
     keep: int = 2
+    best: int = 0  # how many of the best by train.metric stay beside them
 
     def __post_init__(self) -> None:
         _lasting(self, "every", "Try 25%.")
         _at_least(self, "keep", 2, "One of them may be damaged.")
+        _at_least(self, "best", 0, "0 keeps none, 3 the three best.")
+
+
+@dataclass(frozen=True)
+class Nonfinite:
+    """What follows a loss or a gradient that is not finite.
+
+    It never reaches the weights: the update of that step is withheld whatever the policy.
+    """
+
+    policy: str = "raise"  # raise, skip or rollback
+    in_a_row: int | None = 5  # skip: at most so many steps in a row; null: no limit
+    most: int | None = 100  # skip: at most so many steps of a run; null: no limit
+    back: str = "5%"  # rollback: to a state that is at least so old, at most twice that
+    rollbacks: int = 3  # rollback: at most so many
+
+    def __post_init__(self) -> None:
+        policies = ("raise", "skip", "rollback")
+        require(self.policy in policies, "policy", self.policy, "one of " + ", ".join(policies))
+        for name in ("in_a_row", "most"):
+            if getattr(self, name) is not None:
+                _at_least(self, name, 1, "null sets no limit.")
+        _lasting(self, "back", "Try 5%.")
+        _at_least(self, "rollbacks", 1)
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How `task=plan` comes to its numbers."""
+
+    rehearse: bool = True  # take real steps of every stage on a copy; else everything is counted
+    steps: int = 2  # optimizer steps of each stage that are timed; two more are always taken
+
+    def __post_init__(self) -> None:
+        _at_least(self, "steps", 1)
+        require(self.steps <= 1000, "steps", self.steps, "at most 1000", "Two are enough.")
 
 
 @dataclass(frozen=True)
@@ -129,3 +189,35 @@ class Proof:
         good = self.tolerance is None or (_number(self.tolerance) and self.tolerance >= 0)
         hint = "null: 1e-10 in float64, 1e-4 in float32, 1e-2 in half precision."
         require(good, "tolerance", self.tolerance, "a finite number >= 0, or null", hint)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `task=predict` tells of each input."""
+
+    top_k: int | None = None  # likeliest labels told (null: 5), or tokens drawn from (null: all)
+    count: int = 200  # tokens that follow a prompt
+    temperature: float = 1.0  # of drawing them; 0 takes the likeliest
+    average: bool = False  # by the moving average of the weights
+    batch_size: int = 64  # samples of one forward pass
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            _at_least(self, "top_k", 1, "null: 5 labels, or every token.")
+        _at_least(self, "count", 1)
+        good = _number(self.temperature) and self.temperature >= 0
+        allowed = "a finite number >= 0 (0 takes the likeliest token)"
+        require(good, "temperature", self.temperature, allowed)
+        _at_least(self, "batch_size", 1)
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """As what `task=export` writes a network."""
+
+    format: str = "state_dict"
+    average: bool = False  # the moving average of the weights
+
+    def __post_init__(self) -> None:
+        allowed = "one of " + ", ".join(EXPORTS)
+        require(self.format in EXPORTS, "format", self.format, allowed)

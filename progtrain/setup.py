@@ -9,7 +9,10 @@ from torch import nn
 
 from progtrain.contracts import (
     AtGrowth,
+    Augment,
     Growth,
+    Metric,
+    Mix,
     Monitor,
     OptimizerRecipe,
     Settle,
@@ -20,12 +23,20 @@ from progtrain.contracts import (
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
+from progtrain.metrics.accuracy import Accuracy
+from progtrain.mix.none import NoMix
+from progtrain.objective import Criterion, plain
 from progtrain.report.reporter import Reporter
 from progtrain.run import Run
-from progtrain.settings import Checkpoints, Proof, Stopping, Training
+from progtrain.settings import Checkpoints, Nonfinite, Proof, Stopping, Training
 from progtrain.transfer.inherit import Inherit
 
 Save = Callable[[Run], None]
+SaveBest = Callable[[Run, str], None]  # under a name
+
+
+def no_best(run: Run, name: str) -> None:
+    """Of a run that stores nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,23 @@ class Setup:
     proof: Proof = field(default_factory=Proof)
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     transfer: Transfer = field(default_factory=Inherit)
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
+    mix: Mix = field(default_factory=NoMix)
+    criterion: Criterion = plain  # what training minimises
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: {"accuracy": Accuracy()})
+    nonfinite: Nonfinite = field(default_factory=Nonfinite)
+    save_best: SaveBest = no_best
 
     def __post_init__(self) -> None:
         for monitor in self.monitors.values():
             monitor.check(self)
+        for metric in self.metrics.values():
+            metric.check(self)
+
+    @property
+    def bytes_per_target(self) -> float | None:
+        """How many bytes of text a target stands for; None where the data are no text."""
+        return getattr(self.batches.sets, "bytes_per_target", None)
 
     @property
     def undoes(self) -> bool:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
+from progtrain.anchors import anchor, go_back
 from progtrain.boundary import fate, last_distillation, last_loss, roll_back
 from progtrain.clock import Duration
 from progtrain.contracts import Strength
@@ -23,6 +25,7 @@ from progtrain.growth.freezing import frozen_now
 from progtrain.growth.guard import guarded
 from progtrain.growth.life import advance, strengths
 from progtrain.monitors.finding import Occasion
+from progtrain.nonfinite import Guard, finite_weights
 from progtrain.recent import Recent
 from progtrain.run import Event, Phase, Run
 from progtrain.setup import Setup
@@ -40,8 +43,11 @@ class Stepper:
         self.loss = torch.tensor(last_loss(run))
         run.distilled = last_distillation(run)
         self.controls = self._made()
+        self.guard = Guard(run, setup)
         self._sight = Sight()
         self._remember()
+        if setup.nonfinite.policy == "rollback" and not run.anchors:
+            self._anchor()
 
     def _remember(self) -> None:
         """Room for the losses and gradient norms that the monitors look at."""
@@ -56,6 +62,7 @@ class Stepper:
                 return
             self.look_ahead()
             self.step()
+        self.settle()
 
     def look_ahead(self) -> None:
         """Set the coming step's view; its cost is counted on the network without controls."""
@@ -71,14 +78,60 @@ class Stepper:
         flops = run.step_flops
         strong = strengths(run, setup, run.clock.after_step(run.batch_size, flops))
         with guarded(run, setup):
-            self.loss = train_step(run, setup, self.controls, strong)
+            loss = train_step(run, setup, self.controls, strong)
+        self.guard.note(loss)
+        self.loss = self._counted(loss)
         self.last = run.clock.now
         run.clock.tick(run.batch_size, flops, time.perf_counter() - begun)
         release(run, setup)
         self._advance(strong)
         # what a monitor sees must not hang on how often a run is stored
         self.watch(Occasion.BOUNDARY if self.crossed(setup.train.evaluate_every) else Occasion.STEP)
+        self._answer()
         setup.reporter.stepped(run, self.loss)
+
+    def _counted(self, loss: Tensor) -> Tensor:
+        """The loss of the last step that was not withheld."""
+        withheld = self.run.withheld
+        if isinstance(withheld, bool):
+            return self.loss if withheld else loss
+        return torch.where(withheld > 0, self.loss.to(loss), loss)
+
+    def _answer(self) -> None:
+        """Go back where a step was not finite and that is the policy; keep what to go back to."""
+        if self.guard.wanted:
+            self.settle()
+        policy = self.setup.nonfinite
+        if policy.policy == "rollback" and self.crossed(policy.back):
+            self.settle()
+            self._anchor()
+
+    def settle(self) -> None:
+        """Let everything follow from the steps so far that the device had kept to itself."""
+        self.guard.read()
+        rollback = self.setup.nonfinite.policy == "rollback"
+        if rollback and not self.guard.wanted and not finite_weights(self.run):
+            self.guard.wanted = f"Weights are not finite at step {self.run.clock.step:,}."
+        if self.guard.wanted:
+            self._go_back()
+
+    def observed(self) -> None:
+        """An evaluation is over."""
+        self.guard.observed()
+        if self.guard.wanted:
+            self._go_back()
+
+    def _anchor(self) -> None:
+        self.controls.lift()
+        anchor(self.run)
+        self.renew()
+
+    def _go_back(self) -> None:
+        run, setup = self.run, self.setup
+        self.controls.lift()
+        for event in go_back(run, setup, self.guard.answered()):
+            setup.reporter.advanced(run, event)
+        self.renew()
 
     def _advance(self, strong: dict[int, Strength]) -> None:
         """Note each living growth's alpha, and let those whose phase is over enter the next."""

@@ -80,6 +80,7 @@ def leaps(one: str) -> tuple[str, ...]:
     return tuple(f"monitor.instability.{name}={limit}" for name, limit in limits.items())
 
 
+LENIENT = ("growth=none", "debug.loss=1e9", "debug.steps=12")
 STILL = ("model.norm=none", "optimizer.lr=1e-9")  # nothing improves
 TEXT = ("model=gpt", "data=text", "data.length=8", "data.bytes=2000")
 WINDOWS = ("model=gpt", "data=text", "data.length=32", "data.bytes=4000")
@@ -109,6 +110,9 @@ def score_file(seed: int) -> str:
 OPTIONS: dict[str, tuple[str, ...]] = {
     "model": ("growth=none",),
     "data": ("growth=none",),
+    "augment": ("growth=none",),
+    "mix": ("growth=none",),
+    "loss": ("growth=none",),
     "curriculum": ("growth=none", "model=cnn"),
     "curriculum/score": SCORED,
     "curriculum/pacing": EASY_FIRST,
@@ -143,6 +147,8 @@ NEEDS = {
     "scheduler=reduce_on_plateau": FALLING,
     "at_growth=rewarm": ("at_growth.length=20%",),
 }
+NEEDS |= {"augment=standard": ("augment.standard.padding=1",)}
+NEEDS |= {"augment=cutout": ("augment.cutout.size=2",)}
 NEEDS |= {"model=torchvision": ("model.name=mobilenet_v3_small",)}
 NEEDS |= {"model=gpt": TEXT[1:]}
 NEEDS |= {"data=text": TEXT}
@@ -152,6 +158,7 @@ SAME_BITS = {
     "experiment": "recipes: several options in one word (test_experiments)",
     "monitor": "a warning changes nothing (test_monitors)",
     "logger": "being told changes nothing (test_loggers)",
+    "debug": "looks, or makes another run on purpose (test_debug)",
 }
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
@@ -206,6 +213,8 @@ WITHIN: dict[str, tuple[str, ...]] = {
     **{f"transfer/{option}": GROWING for option in options("transfer")},
     **{f"head/{option}": (*GROWING, HEADED) for option in options("head")},
     **{f"insert/{option}": JOINING for option in options("insert")},
+    "augment/standard": ("growth=none", *NEEDS["augment=standard"]),
+    "augment/cutout": ("growth=none", *NEEDS["augment=cutout"]),
     "scheduler/reduce_on_plateau": FALLING,
     "model/gpt": TEXT[1:],
     "model/torchvision": ("model.name=mobilenet_v3_small",),
@@ -301,6 +310,12 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "validation": "0.3",
         "split_seed": "1",
     },
+    "augment/standard": {"padding": "2", "flip": "0.0"},
+    "augment/cutout": {"size": "3"},
+    "mix/mixup": {"alpha": "1.0", "share": "0.5"},
+    "mix/cutmix": {"alpha": "0.3", "share": "0.5"},
+    "loss/cross_entropy": {"label_smoothing": "0.1", "class_weights": "balanced"},
+    "loss/function": {"function.gamma": "1"},
     "growth/none": {"start": "{width: 0.5}"},
     "growth/sequential": CONDITIONAL,
     "growth/overlapping": {**CONDITIONAL, "most": "2"},
@@ -491,6 +506,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "scheduler/one_cycle": {"pct_start": "0.5", "div_factor": "10", "final_div_factor": "10"},
     "scheduler/cosine": {"length": "50%", "final": "0.1"},
     "scheduler/exponential": {"gamma": "0.5", "every": "1steps"},
+    "debug/overfit_batches": {"batches": ("2", *LENIENT), "steps": ("9", *LENIENT)},
     "optimizer/sgd": {
         "lr": "0.05",
         "momentum": "0.8",
@@ -530,7 +546,15 @@ SILENT = {
     "config": {
         "train.answers": "says which head's figures are val/… (test_heads)",
         "train.ema": "an average beside the weights (test_average)",
-        "task": "plan trains nothing (test_plan)",
+        "task": "only train trains (test_plan, test_tasks)",
+        "input": "of task=predict (test_predict)",
+        "predict.top_k": "of task=predict (test_predict)",
+        "predict.count": "of task=predict (test_predict)",
+        "predict.temperature": "of task=predict (test_predict)",
+        "predict.average": "of task=predict (test_predict)",
+        "predict.batch_size": "of task=predict (test_predict)",
+        "export.format": "of task=export (test_tasks)",
+        "export.average": "of task=export (test_tasks)",
         "proof.tolerance": "refuses a growth (test_proof)",
         "proof.required": "refuses a growth (test_proof)",
         "resume": "goes on with a run (test_resume)",
@@ -538,7 +562,15 @@ SILENT = {
         "stop.max_params": "refuses a plan (test_limits)",
         "checkpoint.every": "storing changes nothing (test_resume)",
         "checkpoint.keep": "storing changes nothing",
+        "plan.rehearse": "a plan trains nothing (test_plan)",
+        "plan.steps": "how often a plan measures (test_plan)",
     },
+    "debug/overfit_batches": {"loss": "a verdict (test_debug)"},
+    "debug/profile": dict.fromkeys(
+        ("wait", "warmup", "active", "around_growth", "rows"), "what is recorded (test_debug)"
+    ),
+    "debug/nans": {"backward": "where it looks (test_debug)"},
+    "debug/determinism": {"resume": "when the second run resumes (test_debug)"},
     "transfer/distill": {"device": "where it computes (test_transfer, on a GPU)"},
     "transfer/progressive": {"device": "where they compute (test_transfer, on a GPU)"},
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ import torch
 from growth_kit import AtSteps
 from run_kit import Finished, at_step, branch, differences, parts, resume, train
 
-from progtrain import job
+from progtrain import job, steps
 from progtrain.build import Parts
 from progtrain.checkpoint.format import Checkpoint
 from progtrain.checkpoint.read import latest
 from progtrain.errors import ProgtrainError
 from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
-from progtrain.run import Event, Teacher
+from progtrain.run import Event, Run, Teacher
 from progtrain.settings import Checkpoints
 
 State = dict[str, Any]
@@ -70,8 +70,23 @@ HELD = (  # the first growth, at step 4, is found unstable at step 5 and waits f
     "train.duration=40steps",
     *LEAPS,
 )
+# step 10 has NaN in its data, and the run goes back to the anchor of step 4
+ANCHORED = (*RAMP, "nonfinite.policy=rollback", "nonfinite.back=4steps", "train.ema=0.9")
 CUT = (*RAMP, "settle=until_recovered", "settle.rate=0.1", "settle.within=50%")
 MID_RAMP, SETTLING, AFTER = 15, 19, 22
+
+
+@pytest.fixture(autouse=True, scope="module")
+def not_finite() -> Generator[None]:
+    """The data of one step of runs that keep anchors; nothing else here does."""
+    usual = steps.training_batch
+
+    def batch(run: Run, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = usual(run, *rest)
+        return (x * float("nan") if run.anchors and run.clock.step + 1 == 10 else x), y
+
+    with mock.patch.object(steps, "training_batch", batch):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +187,7 @@ OF_STATE: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "events": (RAMP, MID_RAMP, setting("events", [])),
     "history": (RAMP, MID_RAMP, setting("history", [])),
     "ways_back": (KEPT, 7, setting("ways_back", {})),
+    "anchors": (ANCHORED, 9, setting("anchors", [])),
     "teachers": (TAUGHT, MID_RAMP, setting("teachers", [])),
     "grown_out": (RAMP, AFTER, setting("grown_out", None)),
     "files": (RAMP, MID_RAMP, setting("files", {})),
@@ -186,6 +202,14 @@ OF_TENSORS: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "weights of before": (KEPT, 7, without("before_0_model", "weight")),
     "moments of before": (KEPT, 7, without("before_0_optimizer", "/exp_avg")),
     "average of before": (KEPT, 7, without("before_0_average", "weight")),
+    **{
+        f"{part} of an anchor": (ANCHORED, 9, without(f"anchor_0_{file}", name))
+        for part, file, name in (
+            ("weights", "model", "weight"),
+            ("moments", "optimizer", "/exp_avg"),
+            ("average", "average", "weight"),
+        )
+    },
     "recent losses": (HELD, 4, forgotten),
     **{
         f"optimizer {key}": (RAMP, MID_RAMP, without("optimizer", f"/{key}"))
@@ -288,6 +312,24 @@ def test_a_resume_without_what_a_growth_does_to_training_is_noticed_in_the_weigh
 ) -> None:
     told = noticed(stored, *OF_WEIGHTS[name], tmp_path)
     assert told[0].startswith("raised") or any(key.startswith("model/") for key in told), told
+
+
+@pytest.mark.parametrize("field", ["events", "moment", "params", "flops"])
+def test_a_resume_without_what_is_kept_of_an_anchor_is_noticed(
+    field: str, stored: Any, tmp_path: Path
+) -> None:
+    value = {"events": [], "moment": ZERO}.get(field, 1)
+
+    def mutant(state: State, tensors: Tensors) -> None:
+        index, anchor = next(
+            (index, each) for index, each in enumerate(state["anchors"]) if each[field] != value
+        )
+        anchor[field] = value
+        state["anchors"] = [anchor]  # the one that it goes back to
+        for name in ("model", "optimizer", "average"):
+            tensors[f"anchor_0_{name}"] = tensors[f"anchor_{index}_{name}"]
+
+    assert noticed(stored, ANCHORED, 9, mutant, tmp_path)
 
 
 @pytest.mark.parametrize("name", OF_TEACHERS)

@@ -26,6 +26,7 @@ from progtrain.checkpoint.format import (
     FILE,
     MANIFEST,
     MAX_BYTES,
+    STEP,
     TENSORS,
     Manifest,
     describe,
@@ -54,9 +55,23 @@ def write(
     saved before stays.
     """
     require(keep >= 2, "keep", keep, "a whole number >= 2", "A single one can be lost to damage.")
+    final = write_as(folder, step_name(step), step, tensors, documents)
+    with writable(f"{final} is saved, but an older checkpoint could not be removed"):
+        prune(folder, final, keep)
+    return final
+
+
+def write_as(
+    folder: Path,
+    name: str,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, Json],
+) -> Path:
+    """Save a checkpoint as `folder`/`name`; nothing else there is touched."""
     blobs = _encode(tensors, documents)
     manifest = describe(step, blobs)
-    final = folder / step_name(step)
+    final = folder / name
     needed = sum(len(blob) for blob in blobs.values()) * 11 // 10
     with writable(f"Cannot create {folder}"):
         os.makedirs(folder, 0o700, exist_ok=True)
@@ -67,10 +82,7 @@ def write(
             _sync(folder)  # whoever renamed it may have died before this
         else:
             _check_space(folder, needed, free)
-            _create(folder, blobs, manifest)
-    del blobs
-    with writable(f"{final} is saved, but an older checkpoint could not be removed"):
-        prune(folder, final, keep)
+            _create(final, blobs, manifest)
     return final
 
 
@@ -88,16 +100,16 @@ def _encode(
     return blobs
 
 
-def _create(folder: Path, blobs: Mapping[str, bytes], manifest: Manifest) -> None:
+def _create(final: Path, blobs: Mapping[str, bytes], manifest: Manifest) -> None:
     """Write all files aside, then let them appear at once under their final name."""
-    temporary = folder / f".tmp-{manifest.step:08d}-{uuid4().hex}"
+    temporary = final.parent / f".tmp-{manifest.step:08d}-{uuid4().hex}"
     try:
         os.mkdir(temporary, 0o700)
         for name, blob in blobs.items():
             _write_file(temporary / name, blob)
         _write_file(temporary / MANIFEST, encode_manifest(manifest))
         _sync(temporary)
-        _publish(temporary, folder / step_name(manifest.step))
+        _publish(temporary, final)
     except BaseException:  # also KeyboardInterrupt: no stump stays
         with suppress(OSError):
             remove(temporary)
@@ -107,7 +119,9 @@ def _create(folder: Path, blobs: Mapping[str, bytes], manifest: Manifest) -> Non
 def _publish(temporary: Path, final: Path) -> None:
     """Give a complete directory its final name; `prune` removes one that had it before."""
     replaced = None
-    if exists(final):
+    if exists(final) and not STEP.fullmatch(final.name):
+        remove(final)  # one of the best; a run that is taken up again makes it anew
+    elif exists(final):
         replaced = final.with_name(temporary.name.replace(".tmp-", ".old-"))
         os.rename(final, replaced)
     try:

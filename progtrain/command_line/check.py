@@ -16,20 +16,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progtrain.clock import Duration
-from progtrain.command_line import files, signatures, sweep, sweepers, tree
+from progtrain.command_line import classes, files, metrics, signatures, sweep, sweepers, tree
 from progtrain.command_line.argv import Command, Mode, key_of
 from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
 from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
-from progtrain.errors import ConfigError, ProgtrainError, SettingError, did_you_mean
+from progtrain.errors import ConfigError, ProgtrainError, SettingError, did_you_mean, report
+from progtrain.metrics.names import TAKEN
 
 _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
+OF_CHECKPOINTS = ("test", "predict", "inspect", "export")  # what a stored network is looked at by
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
-    *("train", "stop", "proof", "checkpoint"),
+    *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
+    *("predict", "export", "plan", "debug"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 _SAMPLER = re.compile(r"optuna\.samplers\.[A-Z][A-Za-z]*Sampler")  # of hydra/sweeper=optuna
@@ -103,15 +106,6 @@ def _lost(config: DictConfig, key: str, error: Exception) -> str:
     return f"{key} = {value!r} cannot be resolved: {told}."
 
 
-def report(problems: Sequence[str]) -> str:
-    """One message of one or more problems."""
-    each = list(dict.fromkeys(problems))
-    if len(each) == 1:
-        return each[0]
-    lines = "\n".join(f"  {text}" for text in each)
-    return f"{len(each)} problems, nothing was started.\n{lines}"
-
-
 def _sweep_problems(
     session: Session, command: Command, parsed: Sequence[Override]
 ) -> Iterator[str]:
@@ -163,13 +157,16 @@ def _job_problems(session: Session, command: Command, overrides: Sequence[Overri
     # only what the user gave is looked at.
     everything = not problems or command.config_dir is not None
     relevant = (lambda _: True) if everything else _near(made.touched)
-    return list(dict.fromkeys([*problems, *_class_problems(config, relevant, list(holes))]))
+    with metrics.counted(config, any_mode=not everything):
+        found = _class_problems(config, relevant, list(holes))
+    return list(dict.fromkeys([*problems, *found]))
 
 
 def _class_problems(
     config: DictConfig, relevant: Callable[[str], bool], holes: Sequence[str]
 ) -> list[str]:
     """What signatures say, and what the parts themselves refuse."""
+    classes.assume(config)
     findings = signatures.check(config, relevant)
     problems = [finding.problem for finding in findings if finding.problem]
     broken = [finding.node for finding in findings if finding.problem]
@@ -202,9 +199,12 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
     for group in SEVERAL:
         yield from _named_problems(config, group)
     task = config.get("task")
-    if task not in TASKS:
-        near = did_you_mean(str(task), TASKS)
-        yield f"task must be one of {', '.join(TASKS)}, got {shown(task)}.{near}"
+    if task in OF_CHECKPOINTS:
+        yield f"task={task} is for the command line: write task={task} checkpoint=<directory>."
+    elif task not in TASKS:
+        near = did_you_mean(str(task), (*TASKS, *OF_CHECKPOINTS))
+        every = ", ".join((*TASKS, *OF_CHECKPOINTS))
+        yield f"task must be one of {every}, got {shown(task)}.{near}"
     seed = config.get("seed")
     drawn = seed is None
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED
@@ -222,6 +222,10 @@ def _named_problems(config: DictConfig, group: str) -> Iterator[str]:
             f"{group} must be {group}s by name. A YAML of yours begins with the line"
             f" '# @package {group}.<its name>'."
         )
+    for name in named if group == "metric" else ():
+        if name in TAKEN or not str(name).isidentifier():
+            taken = ", ".join(TAKEN)
+            yield f"metric.{name} needs another name: letters, digits and _, but not {taken}."
 
 
 def hydra_problems(config: DictConfig) -> Iterator[str]:

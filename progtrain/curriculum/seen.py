@@ -13,22 +13,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from progtrain.curriculum.view import View
+from progtrain.data.draws import Draws
 from progtrain.data.sets import Batches, mixed
 from progtrain.run import Run
+from progtrain.setup import Setup
 
-_DRAWS = 0x5EED  # keeps draws of easy samples apart from whatever else a seed is mixed with
+# keep what is drawn here apart from whatever else a seed is mixed with
+_DRAWS, _AUGMENT = 0x5EED, 0xA09
 
 
-def training_batch(run: Run, batches: Batches, part: int, size: int) -> tuple[Tensor, Tensor]:
-    """Forward pass `part` of the coming step: `size` samples and their targets."""
-    position = run.clock.now.samples + part * size
-    if run.view.share < 1:
-        assert run.order is not None
-        index = easy(run.order, run.view.share, mixed(batches.seed, _DRAWS), position, size)
-        x, y = batches.taken(index)
-    else:
-        x, y = batches.at(position, size)
-    return shaped(x, run.view), cut(y, run.view)
+def training_batch(run: Run, setup: Setup, part: int, size: int) -> tuple[Tensor, Tensor]:
+    """Forward pass `part` of the coming step: `size` samples and their targets.
+
+    Augmented, normalised, in the view's size, mixed; what is drawn depends on the run's seed and
+    the samples' places in the stream alone.
+    """
+    batches, position = setup.batches, run.clock.now.samples + part * size
+    index = drawn(run.order, run.view.share, batches, position, size)
+    draws = Draws(mixed(batches.seed, _AUGMENT), position, size)
+    x, y = batches.taken(index, draws, setup.augments)
+    x, y = shaped(x, run.view), cut(y, run.view)
+    return setup.mix(x, y, setup.num_classes, draws.named("mix"))
+
+
+def drawn(
+    order_N: Tensor | None, share: float, batches: Batches, position: int, size: int
+) -> Tensor:
+    """Indices (size,) of the training samples of a forward pass at `position`."""
+    if share < 1:
+        assert order_N is not None
+        return easy(order_N, share, mixed(batches.seed, _DRAWS), position, size)
+    return batches.indices(position, size)
 
 
 def easy(order_N: Tensor, share: float, seed: int, position: int, size: int) -> Tensor:

@@ -32,6 +32,8 @@ def guarded(run: Run, setup: Setup) -> Generator[None]:
         return
     before = {name: p.detach().clone() for name, p in _training(run.model).items()}
     yield
+    if bool(run.withheld):
+        return
     idle, stuck = still(run, before)
     if stuck and not setup.engine.scaler.is_enabled():  # fp16 may have skipped the step
         raise GrowthError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite, nan
+
 from progtrain.clock import Moment
 from progtrain.errors import ConfigError
 from progtrain.growth.declared import declined
@@ -19,14 +21,15 @@ def last_growth(run: Run) -> Moment:
 
 
 def observed(run: Run, metric: str) -> list[tuple[Moment, float]]:
-    """Every observation of a metric."""
-    return [(o.moment, o.metrics[metric]) for o in run.history if metric in o.metrics]
+    """Every observation of a metric that is finite."""
+    seen = [(o.moment, o.metrics.get(metric, nan)) for o in run.history]
+    return [(moment, value) for moment, value in seen if isfinite(value)]
 
 
 def required(run: Run, metric: str, setting: str) -> list[tuple[Moment, float]]:
     """Every observation of a metric; raises `ConfigError` where evaluations do not log it."""
     seen = observed(run, metric)
-    if run.history and not seen:
+    if run.history and not any(metric in o.metrics for o in run.history):
         known = ", ".join(sorted(run.history[-1].metrics))
         hint = f"Logged metrics: {known}."
         raise ConfigError(f"{setting} must be a logged metric, got {metric!r}. {hint}")

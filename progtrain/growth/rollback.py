@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from torch import nn
 
@@ -33,6 +33,7 @@ class Before:
     events: tuple[Event, ...]
     params: int
     flops: float
+    moment: Moment = field(default_factory=Moment)  # of an anchor (anchors.py)
 
     @staticmethod
     def of(run: Run) -> Before:
@@ -65,7 +66,7 @@ def undo(run: Run, event: Event, why: str) -> list[Event]:
     gone = [each for each in run.events[event.index :] if each.phase is not Phase.ROLLED_BACK]
     kept = run.events[event.index :]
     before.restore(run)
-    run.events = [_later(each, event.moment, now) for each in run.events]
+    run.events = [shifted(each, event.moment, now) for each in run.events]
     run.events += [_undone(each, event, why, now) if each in gone else each for each in kept]
     for index in [index for index in run.ways_back if index >= event.index]:
         del run.ways_back[index]
@@ -77,18 +78,25 @@ def _undone(each: Event, event: Event, why: str, now: Moment) -> Event:
     first = each.index == event.index
     lost = now.flops - event.moment.flops if first else 0.0
     reason = why if first else f"it grew after {event.stage}, which was rolled back"
-    gone = replace(each, slabs=(), blocks=(), inserted=(), heads=())  # the network has them no more
-    return replace(gone, phase=Phase.ROLLED_BACK, since=now, undone=reason, lost=lost)
+    return replace(grown_since(each, reason, now), lost=lost)
 
 
-def _later(event: Event, then: Moment, now: Moment) -> Event:
+def grown_since(event: Event, why: str, now: Moment) -> Event:
+    """An event of which the network has nothing any more."""
+    if event.phase is Phase.ROLLED_BACK:
+        return event
+    gone = replace(event, slabs=(), blocks=(), inserted=(), heads=())
+    return replace(gone, phase=Phase.ROLLED_BACK, since=now, undone=why)
+
+
+def shifted(event: Event, then: Moment, now: Moment) -> Event:
     """A growth that was alive at `then` goes on at `now` where it was."""
     if not event.alive:
         return event
-    shifted = {
-        field.name: getattr(event.since, field.name)
-        + getattr(now, field.name)
-        - getattr(then, field.name)
-        for field in fields(Moment)
+    moved = {
+        each.name: getattr(event.since, each.name)
+        + getattr(now, each.name)
+        - getattr(then, each.name)
+        for each in fields(Moment)
     }
-    return replace(event, since=Moment(**shifted))
+    return replace(event, since=Moment(**moved))

@@ -20,9 +20,11 @@ from progtrain.boundary import grow
 from progtrain.errors import GrowthError, NothingToGrowError, require
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import decline
+from progtrain.nonfinite import SKIPPED
 from progtrain.report.many import Many
 from progtrain.run import Run, Stage
-from progtrain.setup import Setup
+from progtrain.settings import Nonfinite
+from progtrain.setup import Setup, no_best
 from progtrain.state import random_numbers, set_random_numbers
 from progtrain.steps import evaluate
 
@@ -124,7 +126,8 @@ def _score(
             grow(trial, quiet, stage, Controls(trial.model, trial.events, quiet.warmup))
         train(trial, quiet, steps)
         seen = evaluate(replace(trial, average=None), quiet, quiet.batches.sets.validation, "val")
-    loss = seen[_METRIC]
+    skipped = trial.memory.get(SKIPPED) != run.memory.get(SKIPPED)
+    loss = inf if skipped else seen[_METRIC]
     spent = trial.clock.now.flops - run.clock.now.flops
     looks = _look(trial, host) + 2 * _look(trial, trial.flops) if stage else _look(trial, host)
     return loss if isfinite(loss) else inf, spent + looks
@@ -142,8 +145,11 @@ def _untouched(setup: Setup) -> Generator[Setup]:
     growth: Any = setup.growth
     try:
         kept = replace(growth, keep_if=None) if setup.undoes else growth
-        quiet = replace(setup, growth=kept, reporter=Many([]), save=lambda run: None)
-        yield replace(quiet, monitors={})
+        quiet = replace(
+            setup, growth=kept, reporter=Many([]), save=lambda run: None, save_best=no_best
+        )
+        skipping = Nonfinite("skip", in_a_row=None, most=None)
+        yield replace(quiet, monitors={}, nonfinite=skipping)
     finally:
         set_random_numbers(numbers, setup.engine)
         if scaler:
@@ -164,4 +170,5 @@ def copied(run: Run) -> Run:
         memory=copy.deepcopy(run.memory),
         ways_back={},
         recent=None,
+        anchors=[],
     )

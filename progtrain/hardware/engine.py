@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from progtrain.errors import EnvironmentProblem, require
 from progtrain.optimizers.group import OptimizerSet
+from progtrain.withheld import Withheld, step_unless
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
@@ -91,11 +92,27 @@ class Engine:
         for each in _stepping(optimizer):
             self.scaler.unscale_(each)
 
-    def step(self, optimizer: OptimizerSet) -> None:
-        """Step every optimizer; fp16 skips a step whose gradients are not finite."""
+    def step(self, optimizer: OptimizerSet, withheld: Withheld = False) -> None:
+        """Step every optimizer unless the step is withheld; fp16 skips a step whose gradients are
+        not finite."""
+        if withheld is True:
+            self._give_up(optimizer)
+            return
         for each in _stepping(optimizer):
-            self.scaler.step(each)
+            if withheld is False:
+                self.scaler.step(each)
+            else:
+                step_unless(each, withheld)
         self.scaler.update()
+
+    def _give_up(self, optimizer: OptimizerSet) -> None:
+        """Let the scaler count a step that is not taken."""
+        stepping = _stepping(optimizer) if self.scaler.is_enabled() else []
+        for each in stepping:
+            with suppress(RuntimeError):  # clipping has unscaled it already
+                self.scaler.unscale_(each)
+        if stepping:
+            self.scaler.update()
 
     def fingerprint(self) -> dict[str, str | int]:
         """What the bits of a run depend on beside its configuration."""

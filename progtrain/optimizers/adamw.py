@@ -86,7 +86,9 @@ class AdamW:
         made: list[torch.optim.Optimizer] = []
         if whole:
             groups = split_decay(whole, self.weight_decay)
-            made.append(torch.optim.AdamW(groups, self.lr, betas, self.eps))
+            # on a GPU the fused one can be told to skip a step without waiting (withheld.py)
+            fused = all(p.is_cuda for p in whole.values()) or None
+            made.append(torch.optim.AdamW(groups, self.lr, betas, self.eps, fused=fused))
         if grown:
             made.append(
                 SlicedAdamW(split_decay(grown, self.weight_decay), self.lr, betas, self.eps)

@@ -83,8 +83,13 @@ class OptimizerSet:
         for key, tensor in state.items():
             assert tensor.ndim == 0 or tensor.shape == parameter.shape, (name, key, tensor.shape)
         for optimizer in self.optimizers:
-            if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
-                optimizer.state[parameter] = dict(state)
+            for group in optimizer.param_groups:
+                if any(parameter is p for p in group["params"]):
+                    counts = group.get("fused") or group.get("capturable")
+                    place = parameter.device if counts else None  # fused ones count on the device
+                    optimizer.state[parameter] = {
+                        key: t.to(place) if place and t.ndim == 0 else t for key, t in state.items()
+                    }
 
 
 def split_decay(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progtrain.best import ranked
 from progtrain.clock import Moment, Unit
 from progtrain.report import words
 from progtrain.report.table import Table
@@ -30,10 +31,14 @@ class Files:
     """Writes rows under `directory`, after those that are there."""
 
     def __init__(
-        self, directory: Path, choices: Mapping[str, str], overrides: Sequence[str]
+        self,
+        directory: Path,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        status: str = "done",  # of a run that comes to its end
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
+        self.directory, self.status = directory, status
         self.choices, self.overrides = dict(choices), list(overrides)
         self._open = {name: (directory / name).open("ab") for name in (METRICS, EVENTS)}
         self._table = Table(directory / METRICS)
@@ -126,12 +131,13 @@ class Files:
     def _result(self, run: Run) -> dict[str, Json]:
         now = run.clock.now
         return {
-            "status": "interrupted" if run.stopped is StopReason.INTERRUPTED else "done",
+            "status": "interrupted" if run.stopped is StopReason.INTERRUPTED else self.status,
             "metric_name": run.metric,
             "mode": run.mode,
             "metric": run.last_metric,
             "best_metric": run.best_metric,
             "test": dict(run.test) if run.test else None,
+            "best_checkpoints": [f"checkpoints/best/{name}" for name, *_ in ranked(run)],
             "params_start": words.params_start(run),
             "params": run.params,
             "flops": now.flops,

@@ -1,0 +1,129 @@
+"""A step whose loss or gradients are not finite changes nothing.
+
+Where reading a number is free (a CPU), or the loss scaler reads one anyway (fp16), such a step is
+not taken. Elsewhere nothing waits for the device: fused optimizers are told not to step, and what
+others have done is undone there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+Withheld = bool | Tensor  # known, or 1.0 or 0.0 on the device
+
+# torch has no public names for operations on many tensors at once
+_private: Any = torch
+_foreach_copy: Callable[[list[Tensor], list[Tensor]], None] = _private._foreach_copy_
+_find: Callable[[list[Tensor], Tensor, Tensor], None]
+_find = _private._amp_foreach_non_finite_check_and_unscale_
+
+
+class Statistics:
+    """What forward passes change in a network: its stored buffers, such as running means."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._moving = [
+            buffer
+            for module in model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+            if name not in module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        ]
+        self._kept = [buffer.clone() for buffer in self._moving]
+
+    @staticmethod
+    def of(model: nn.Module) -> Statistics:
+        """Those of `model` as they are now."""
+        known = _statistics.get(model)
+        if known is None:
+            known = _statistics[model] = Statistics(model)
+        elif known._moving:
+            _foreach_copy(known._kept, known._moving)
+        return known
+
+    def put_back(self, withheld: Withheld) -> None:
+        if withheld is False or not self._moving:
+            return
+        with torch.no_grad():
+            for buffer, kept in zip(self._moving, self._kept, strict=True):
+                buffer.copy_(kept if withheld is True else _chosen(withheld, kept, buffer))
+
+
+_statistics: WeakKeyDictionary[nn.Module, Statistics] = WeakKeyDictionary()
+
+
+def nonfinite(tensors: Sequence[Tensor]) -> Tensor:
+    """1.0 on the device of `tensors` where any number in them is not finite, else 0.0."""
+    device = tensors[0].device
+    found = torch.zeros((), device=device)
+    first = tensors[0].dtype
+    if all(tensor.dtype == first for tensor in tensors):
+        _check(tensors, found)
+    else:
+        for dtype in {tensor.dtype for tensor in tensors}:
+            _check([tensor for tensor in tensors if tensor.dtype == dtype], found)
+    return found
+
+
+def _check(tensors: Sequence[Tensor], found: Tensor) -> None:
+    # the one kernel that looks at many tensors at once; it multiplies them by 1, which changes none
+    _find(list(tensors), found, _one(found.device))
+
+
+@lru_cache(maxsize=8)
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), device=device)
+
+
+def step_unless(optimizer: torch.optim.Optimizer, withheld: Tensor) -> None:
+    """One step of `optimizer`, of which nothing stays where `withheld` is 1.
+
+    Waits for the device only where an optimizer begins its state, or counts on the CPU.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        told: object = optimizer
+        told.found_inf = withheld  # type: ignore[attr-defined]
+        try:
+            optimizer.step()
+        finally:
+            del told.found_inf  # type: ignore[attr-defined]
+        return
+    stepping = [
+        p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
+    states = [optimizer.state.get(parameter) for parameter in stepping]
+    if not all(states) or not all(_on(withheld.device, state) for state in states if state):
+        if not bool(withheld):
+            optimizer.step()
+        return
+    tensors = [t for state in states if state for t in state.values() if isinstance(t, Tensor)]
+    with undone_where(withheld, [*(p.detach() for p in stepping), *tensors]):
+        optimizer.step()
+
+
+def _on(device: torch.device, state: dict[str, object]) -> bool:
+    return all(t.device == device for t in state.values() if isinstance(t, Tensor))
+
+
+@contextmanager
+def undone_where(withheld: Withheld, tensors: Sequence[Tensor]) -> Generator[None]:
+    """Around what changes `tensors` in place: where `withheld`, they are as before."""
+    if isinstance(withheld, bool):
+        assert not withheld
+        yield
+        return
+    before = [tensor.clone() for tensor in tensors]
+    yield
+    with torch.no_grad():
+        for tensor, kept in zip(tensors, before, strict=True):
+            tensor.copy_(_chosen(withheld, kept, tensor))
+
+
+def _chosen(withheld: Tensor, kept: Tensor, now: Tensor) -> Tensor:
+    return torch.where(withheld > 0, kept, now)
