@@ -26,6 +26,7 @@ from progtrain.hardware.engine import Engine
 from progtrain.inputs import Inputs
 from progtrain.loggers.logger import Book
 from progtrain.machine import Machine
+from progtrain.memory import memory, require_space
 from progtrain.metrics import choosing
 from progtrain.planning.task import foresee, write_plan
 from progtrain.report.diverged import diverged
@@ -33,6 +34,7 @@ from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.header import header
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
+from progtrain.report.reporter import Reporter
 from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
 from progtrain.report.words import assigned
@@ -51,8 +53,9 @@ def train_job(parts: Parts, directory: Path) -> float:
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
+    scarce = memory(directory, parts.train.batch_size)
     counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
-    with acquire(directory), asked() as signals, counted:
+    with acquire(directory), scarce, asked() as signals, counted:
         saved = _saved(parts, directory)
         parts = parts.debug.trimmed(parts)
         size = parts.train.batch_size * parts.train.accumulate
@@ -101,16 +104,15 @@ def _trained(
     typed, columns = _overrides(directory), parts.train.columns
     files = Files(directory, parts.choices, typed, parts.debug.status, columns)
     book = Book(directory, parts.config, run.clock.step)
-    kept = [logger.where(book) for logger in parts.loggers.values()]
-    facts = [engine.facts(), *header(run, batches.sets, parts), *filter(None, kept)]
+    facts = [engine.facts(), *header(run, batches.sets, parts), *_places(parts, book)]
     facts += saved.skipped if saved else ()
     shown = reporter(directory, parts.choices, facts, _resume_command(parts, directory))
-    told = [Tracked(*each, book, Many([files, shown]).noted) for each in parts.loggers.items()]
-    with Many([files, shown, *told]) as reports:
+    with Many([files, shown, *_told(parts, book, [files, shown])]) as reports:
         save, save_best = _savers(parts, engine, batches, files, directory)
         setup = new_setup(parts, engine, batches, reports, save, signals.came, save_best)
         begin_curriculum(run, setup, ranked=True)
         stages = plan(run, setup)
+        require_space(directory, stages)
         signals.patient = True
         reports.started(run, stages)
         of_data = () if saved else (*parts.notes, *batches.sets.notes)
@@ -142,6 +144,17 @@ def _savers(
         write_best(folder, name, run.clock.step, *content(run), kept)
 
     return save, save_best
+
+
+def _places(parts: Parts, book: Book) -> list[str]:
+    """Where loggers show the run."""
+    return [place for logger in parts.loggers.values() if (place := logger.where(book))]
+
+
+def _told(parts: Parts, book: Book, others: list[Reporter]) -> list[Tracked]:
+    """Reporters for the loggers; what fails there is told to the others."""
+    warn = Many(others).noted
+    return [Tracked(name, logger, book, warn) for name, logger in parts.loggers.items()]
 
 
 def _notes(saved: Checkpoint | None, engine: Engine) -> list[str]:

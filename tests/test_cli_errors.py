@@ -128,6 +128,10 @@ NAMES = {
         "model=[mlp,cnn]",
         "Choose one model, got 2: mlp, cnn. To try each: -m model=mlp,cnn.",
     ),
+    "33 another name for a GPU": (
+        "hardware=cuda",
+        "Unknown hardware 'cuda'. Did you mean 'gpu'? Available: auto, cpu, gpu.",
+    ),
     "65 option outside": (
         "model=../../x",
         f"model='../../x' is no name of an option. Available: {MODELS}.",
@@ -231,6 +235,23 @@ VALUES = {
     "66 keep": (
         "checkpoint.keep=1",
         "checkpoint.keep must be a whole number >= 2, got 1. One of them may be damaged.",
+    ),
+    "66 negative": (
+        "checkpoint.every=-1steps",
+        "checkpoint.every must be a length such as 200steps, 3epochs, 5000samples, 1e12flops,"
+        " 60seconds or 20%, got '-1steps'.",
+    ),
+    "8 every whole number": (
+        "checkpoint.keep=1e15",
+        "checkpoint.keep must be at most 1e+12, got 1000000000000000.0. Did you mean fewer digits?",
+    ),
+    "8 a size of a model": (
+        "model.width=1000000000",
+        "model.width must be a whole number, 1 to 1000000, got 1000000000.",
+    ),
+    "8 more than a float holds": (
+        "stop.max_flops=1e400",
+        "stop.max_flops must be a finite number or null, got inf.",
     ),
     "66 every": (
         "checkpoint.every=0%",
@@ -423,11 +444,37 @@ def test_59_a_sweep_without_end_is_refused() -> None:
         ("model.width=8 model.width=9", "model.width is given twice; using 9."),
         ("seed=1 seed=2 seed=3", "seed is given 3 times; using 3."),
         ("-m seed=1", "-m is given but nothing varies: 1 job."),
+        (
+            "checkpoint.every=31epochs",
+            "checkpoint.every=31epochs is longer than the run: only the last checkpoint is"
+            " written; a crash loses the whole run.",
+        ),
+        (
+            "train.duration=20steps train.evaluate_every=21steps",
+            "train.evaluate_every=21steps is longer than the run: the network is evaluated once,"
+            " at the end.",
+        ),
     ],
-    ids=["55 twice", "55 thrice", "57 nothing to sweep"],
+    ids=["55 twice", "55 thrice", "57 nothing to sweep", "67 stored late", "67 evaluated late"],
 )
 def test_what_is_odd_but_not_wrong_is_warned_of(typed: str, warning: str) -> None:
     assert warned(typed) == (warning,)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("${nope}", "hydra.run.dir refers to 'nope', which does not exist."),
+        ("${oc.env:PROGTRAIN_NOPE}", "hydra.run.dir: environment variable PROGTRAIN_NOPE is not"
+                                     " set."),
+        ("${nope:1}", "hydra.run.dir = '${nope:1}' cannot be resolved: Unsupported interpolation"
+                      " type nope."),
+    ],
+)  # fmt: skip
+def test_62_a_directory_that_refers_to_nothing_is_told(value: str, message: str) -> None:
+    with pytest.raises(ProgtrainError) as caught:
+        warned(f"'hydra.run.dir={value}'")
+    assert (caught.value.exit_code, str(caught.value)) == (2, message)
 
 
 def test_a_plain_command_is_not_warned_of() -> None:
@@ -448,6 +495,27 @@ def test_a_broken_file_is_named(tmp_path: Path, text: bytes, part: str) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_bytes(text)
     assert part in told(f"--config-dir {tmp_path} model=mine")
+
+
+NO_SETTINGS = {
+    "63 a list": ("- 1\n", "mine.yaml holds a list; write settings in it, such as 'name: value'."),
+    "63 empty": ("", "mine.yaml holds nothing; write settings in it, such as 'name: value'."),
+    "63 a word": ("hello\n", "mine.yaml holds the text 'hello'; write settings in it, such as"
+                             " 'name: value'."),
+    "63 a stranger": ("# @package _global_\ntrian: {clip: 1}\n", "Unknown setting 'trian' in a"
+                      " file of yours: nothing reads it. Did you mean 'train'?"),
+    "63 a mark at the beginning": ("\ufeff# @package _global_\nseed: 3\n", ""),
+    "63 a name of one's own": (
+        "# @package _global_\nsize: 8\nmodel: {width: '${size}'}\n", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "part"), NO_SETTINGS.values(), ids=NO_SETTINGS)
+def test_a_file_that_sets_nothing_is_told(tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(text, encoding="utf-8")
+    message = told(f"--config-dir {tmp_path} experiment=mine")
+    assert message.endswith(part) and bool(message) == bool(part)
 
 
 def test_64_what_yaml_reads_otherwise_is_warned_of(tmp_path: Path) -> None:

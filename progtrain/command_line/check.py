@@ -13,14 +13,16 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from progtrain.command_line import classes, metrics, signatures, sweep, sweepers, tree
+from progtrain.clock import Duration
+from progtrain.command_line import classes, files, metrics, signatures, sweep, sweepers, tree
 from progtrain.command_line.argv import Command, Mode, key_of
 from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
 from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
-from progtrain.errors import ConfigError, did_you_mean, report
+from progtrain.errors import ConfigError, ProgtrainError, SettingError, did_you_mean, report
 from progtrain.metrics.names import TAKEN
 
 _LAST_SEED = 2**63 - 1
@@ -78,14 +80,30 @@ def plan(session: Session, command: Command) -> Plan:
     config = session.compose(command.overrides, command.mode is Mode.SWEEP)
     HydraConfig.instance().set_config(config)  # references such as ${hydra:job.name} need it
     key = "hydra.sweep.dir" if command.mode is Mode.SWEEP else "hydra.run.dir"
-    run_dir = Path(str(OmegaConf.select(config, key)))
+    try:
+        run_dir = Path(str(OmegaConf.select(config, key)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_lost(config, key, error)) from error
     parsed = [session.parse(text) for text in command.overrides]
-    told = [*_warnings(command, parsed, _sweeper_params(config))]
+    told = [*_warnings(command, config, parsed, _sweeper_params(config))]
     if command.mode is Mode.SWEEP:
         if problems := list(sweepers.problems(config)):
             raise ConfigError(report(problems))
         told += sweepers.warnings(config)
     return Plan(config, run_dir, tuple(told))
+
+
+def _lost(config: DictConfig, key: str, error: Exception) -> str:
+    """What a directory refers to that is not there."""
+    value = dict(tree.leaves(tree.raw(config.hydra), "hydra"))[key]
+    name = re.search(r"\$\{oc\.env:\s*([^},]+)", str(value))
+    if name:
+        return f"{key}: environment variable {name.group(1)} is not set."
+    told = str(error).splitlines()[0]
+    missing = re.search(r"'(.*?)' not found", told)
+    if missing:
+        return f"{key} refers to {missing.group(1)!r}, which does not exist."
+    return f"{key} = {value!r} cannot be resolved: {told}."
 
 
 def _sweep_problems(
@@ -127,6 +145,9 @@ def _job_problems(session: Session, command: Command, overrides: Sequence[Overri
     problems += hydra_problems(config)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
+    if command.config_dir is not None:
+        problems += files.problems(Path(command.config_dir), overrides)
+        problems += files.strangers(session, config)
     problems += _top_level_problems(config)
     holes = dict(tree.unresolved(config))
     problems += [text for text in holes.values() if text]
@@ -224,8 +245,24 @@ def _sweeper_params(config: DictConfig) -> dict[str, str]:
     return {str(key): str(value) for key, value in params.items()} if params else {}
 
 
+def _late(config: DictConfig) -> Iterator[str]:
+    """What comes only after the end of the run; lengths in different units are not compared."""
+    lengths = [
+        ("checkpoint.every", "only the last checkpoint is written; a crash loses the whole run."),
+        ("train.evaluate_every", "the network is evaluated once, at the end."),
+    ]
+    try:
+        whole = Duration.parse(config.train.duration, "train.duration")
+        parsed = [(n, Duration.parse(OmegaConf.select(config, n), n), told) for n, told in lengths]
+    except (ProgtrainError, SettingError, OmegaConfBaseException):
+        return  # a multirun may have these values among others
+    for name, length, told in parsed:
+        if length.unit is whole.unit and length.value > whole.value:
+            yield f"{name}={OmegaConf.select(config, name)} is longer than the run: {told}"
+
+
 def _warnings(
-    command: Command, parsed: Sequence[Override], params: dict[str, str]
+    command: Command, config: DictConfig, parsed: Sequence[Override], params: dict[str, str]
 ) -> Iterator[str]:
     counts = Counter(key_of(text) for text in command.overrides)
     for key, times in counts.items():
@@ -235,5 +272,6 @@ def _warnings(
             yield f"{key} is given {'twice' if times == 2 else f'{times} times'}; using {value}."
     if command.config_dir is not None:
         yield from surprises(Path(command.config_dir))
+    yield from _late(config)
     if command.mode is Mode.SWEEP and not sweep.varies(parsed, params):
         yield "-m is given but nothing varies: 1 job."

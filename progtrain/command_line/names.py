@@ -22,6 +22,7 @@ SEVERAL = (
     "logger",
 )  # groups of which several options may be chosen: monitor=[slow,shock]
 _OPTION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
+_SYNONYMS = {"cuda": "gpu"}  # what others call an option
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 
 
@@ -93,7 +94,7 @@ def _one_option_problem(group: str, option: str, options: Sequence[str]) -> str 
     if not _OPTION.fullmatch(option):
         return f"{group}={option!r} is no name of an option. Available: {', '.join(options)}."
     if option not in options:
-        near = did_you_mean(option, options)
+        near = did_you_mean(_SYNONYMS.get(option, option), options)
         return f"Unknown {group} {option!r}.{near} Available: {', '.join(options)}."
     return None
 

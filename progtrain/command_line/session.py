@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from string import Template
 
@@ -51,6 +52,12 @@ class Session:
         self._config_name = config_name
         self._composed: dict[tuple[tuple[str, ...], RunMode], DictConfig] = {}
         self.groups = tuple(self._groups(""))
+
+    @cached_property
+    def defaults(self) -> Sequence[str]:
+        """Names of the top level of our own config.yaml."""
+        config = self._loader.load_configuration("config", [], RunMode.RUN)
+        return [str(name) for name in config]
 
     def options(self, group: str) -> list[str]:
         """What a group may be set to."""

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from omegaconf import DictConfig, OmegaConf
 
+from progtrain.metrics import smaller_is_better
+
 _BEST = {"max": "maximize", "min": "minimize"}
 
 
@@ -16,11 +18,12 @@ def problems(config: DictConfig) -> Iterator[str]:
     if not _is(config, "sweeper", "OptunaSweeper"):
         return
     direction = str(config.hydra.sweeper.direction).rpartition(".")[2]
-    wanted = _BEST.get(str(config.train.mode))
+    mode = config.train.mode or ("min" if smaller_is_better(str(config.train.metric)) else "max")
+    wanted = _BEST.get(str(mode))
     if wanted and direction in _BEST.values() and direction != wanted:
         yield (
             f"hydra.sweeper.direction={direction} would look for the worst {config.train.metric}"
-            f" (train.mode={config.train.mode}): write hydra.sweeper.direction={wanted}."
+            f" (train.mode={mode}): write hydra.sweeper.direction={wanted}."
         )
     optuna, database = _major("optuna"), _major("sqlalchemy")
     if config.hydra.sweeper.get("storage") and optuna == 2 and database > 1:
