@@ -16,6 +16,7 @@ from progtrain.clock import Clock, Duration, Moment
 from progtrain.curriculum.none import NoCurriculum
 from progtrain.curriculum.view import View
 from progtrain.errors import ConfigError
+from progtrain.spent import Spent
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -214,6 +215,8 @@ class Run:
     teachers: list[Teacher] = field(default_factory=lambda: list[Teacher]())  # oldest first
     distilled: Tensor | None = None  # distillation loss of the last step, on the device
     withheld: bool | Tensor = False  # whether the last step changed nothing; maybe on the device
+    norm: Tensor | None = None  # of the last step's gradients before clipping, on the device
+    spent: Spent = field(default_factory=Spent)  # wall-clock time of this process
     anchors: list[Before] = field(default_factory=lambda: list["Before"]())  # nonfinite=rollback
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())

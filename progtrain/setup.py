@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import nn
 
@@ -63,6 +64,11 @@ class Setup:
     def __post_init__(self) -> None:
         for monitor in self.monitors.values():
             monitor.check(self)
+
+    @cached_property
+    def watching(self) -> Mapping[str, Monitor]:
+        """The monitors that look after steps; others only measure at evaluations."""
+        return {n: m for n, m in self.monitors.items() if not getattr(m, "idle", False)}
 
     @property
     def undoes(self) -> bool:

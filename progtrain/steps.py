@@ -103,7 +103,7 @@ def _measure_gradients(run: Run, setup: Setup, loss: Tensor) -> None:
         return
     setup.engine.unscale(run.optimizer)
     if clip > 0:
-        norm = nn.utils.clip_grad_norm_(parameters, clip)
+        norm = run.norm = nn.utils.clip_grad_norm_(parameters, clip)
     else:
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if run.recent is not None:

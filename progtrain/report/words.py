@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from progtrain.best import ranked
 from progtrain.clock import Unit
+from progtrain.report.closing import MEASURED, best, speed
 from progtrain.run import Phase
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ def advanced(event: Event) -> str:
 
 def evaluation(run: Run, seen: Observation, is_best: bool) -> str:
     """The primary metric first, then every other one."""
-    names = [run.metric, *(name for name in seen.metrics if name != run.metric)]
+    others = [name for name in seen.metrics if name != run.metric and not name.startswith(MEASURED)]
+    names = [run.metric, *others]
     told = [f"{name} {metric(seen.metrics.get(name))}" for name in names]
     if is_best:
         told[0] += " (best so far)"
@@ -238,12 +240,13 @@ def summary(run: Run) -> list[tuple[str, str]]:
             f"{run.metric} {metric(run.last_metric)} at the end, {metric(run.best_metric)} at best",
         ),
         *([("test", _metrics(run.test))] if run.test else []),
-        *([("best", _best(run))] if ranked(run) else []),
+        *([("best", best(run))] if ranked(run) else []),
         (
             "cost",
             f"{flops(now.flops)} of training in {seconds(now.seconds)}, growing included;"
             f" {now.step:,} steps, {run.clock.epoch:.1f} epochs",
         ),
+        *([("speed", speed(run.spent.summary()))] if run.spent.measured else []),
     ]
 
 
@@ -252,11 +255,6 @@ def _outcomes(events: Sequence[Event]) -> str:
     told = [outcome(event) for event in events[-_OUTCOMES:]]
     earlier = len(events) - len(told)
     return "; ".join([*([f"{earlier} earlier"] if earlier else []), *told])
-
-
-def _best(run: Run) -> str:
-    """The checkpoints that stay beside the newest ones, the best first."""
-    return "checkpoints/best: " + ", ".join(name for name, *_ in ranked(run))
 
 
 def _metrics(values: Mapping[str, float]) -> str:
