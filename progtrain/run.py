@@ -224,6 +224,7 @@ class Run:
     grown_out: StopReason | None = None  # why growth ended, once it has
     stopped: StopReason | None = None
     test: Mapping[str, float] | None = None  # metrics on the test split, once, at the end
+    _seen: tuple[int, tuple[tuple[Moment, float], ...]] = (0, ())  # of so many evaluations
 
     @property
     def grown(self) -> list[Event]:
@@ -260,10 +261,18 @@ class Run:
         return self.history[-1].metrics.get(self.metric) if self.history else None
 
     @property
+    def seen(self) -> tuple[tuple[Moment, float], ...]:
+        """Every observation of the primary metric that is finite; asked at every step."""
+        if self._seen[0] != len(self.history):
+            values = ((o.moment, o.metrics.get(self.metric, nan)) for o in self.history)
+            finite = tuple((moment, value) for moment, value in values if isfinite(value))
+            self._seen = len(self.history), finite
+        return self._seen[1]
+
+    @property
     def best_metric(self) -> float | None:
         """The best value of the primary metric so far."""
-        values = [o.metrics.get(self.metric, nan) for o in self.history]
-        values = [value for value in values if isfinite(value)]
+        values = [value for _, value in self.seen]
         if not values:
             return None
         return max(values) if self.mode == "max" else min(values)

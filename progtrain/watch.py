@@ -86,6 +86,8 @@ def _held(run: Run, setup: Setup, found: Found) -> str:
 
 def close_ways_back(run: Run, setup: Setup) -> None:
     """Forget the ways back that nothing can take any more: each holds a whole network."""
+    if not run.ways_back:
+        return
     undoing = [m for m in setup.monitors.values() if m.remedy == "rollback"]
     for index in list(run.ways_back):
         event = run.events[index]

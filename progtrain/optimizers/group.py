@@ -61,8 +61,8 @@ class OptimizerSet:
             group["lr"] = group["base_lr"] * multiplier * factor
 
     def zero_grad(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     def step(self) -> None:
         for optimizer in self.optimizers:
