@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, tree
+from progtrain.command_line import classes, metrics, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
 
     from progtrain.contracts import (
         AtGrowth,
+        Augment,
         Curriculum,
         Data,
         Growth,
         Hardware,
+        Loss,
+        Metric,
+        Mix,
         Monitor,
         OptimizerRecipe,
         Settle,
@@ -46,6 +51,11 @@ if TYPE_CHECKING:
 
 # What our growth YAMLs start from; a model without such sizes starts as it is.
 _START = {"width": 0.5, "depth": 0.5}
+_PARTS = (
+    *("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth"),
+    *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
+    *("checkpoint", "mix", "loss", "nonfinite"),
+)
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
 
@@ -108,6 +118,8 @@ class Parts:
 
     model_factory: Callable[[Mapping[str, int | float]], nn.Module]
     data: Data
+    mix: Mix
+    loss: Loss
     curriculum: Curriculum
     growth: Growth
     warmup: Warmup
@@ -129,24 +141,31 @@ class Parts:
     config: dict[str, Any]  # resolved, secrets masked: what config.yaml says
     choices: dict[str, str]  # group -> option
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: dict[str, "Metric"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
 def build(composed: DictConfig) -> Parts:
     """Check once more and build; raises `ConfigError` with all that is wrong."""
-    config = copy.deepcopy(composed)
-    findings = signatures.check(config)
-    problems = [finding.problem for finding in findings if finding.problem]
-    if not problems:
-        settle(config, findings)
-        problems = refusals(config)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    names = ("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth")
-    names += ("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof")
-    names += ("checkpoint", "nonfinite")
+    with metrics.counted(config := copy.deepcopy(composed)):
+        uncounted = classes.assume(config)
+        findings = signatures.check(config)
+        problems = [finding.problem for finding in findings if finding.problem]
+        if not problems:
+            settle(config, findings)
+            problems = refusals(config)
+        if problems:
+            raise ConfigError("\n".join(problems))
+        if uncounted:
+            classes.count(config, partial(_make, config, "data"))
+        return _made(config)
+
+
+def _made(config: DictConfig) -> Parts:
+    """The parts of settings that are right."""
     factory = ModelFactory(config)
-    made = {name: _make(config, name) for name in names}
+    made = {name: _make(config, name) for name in _PARTS}
     return Parts(
         model_factory=factory,
         task=str(config.task),
@@ -155,7 +174,9 @@ def build(composed: DictConfig) -> Parts:
         config=resolved(config),
         choices=_choices(config),
         monitors=_named(config, "monitor"),
-        notes=tuple(_notes(factory, made["growth"].start)),
+        augments=_named(config, "augment"),
+        metrics=metrics.adapted(_named(config, "metric")),
+        notes=(*_notes(factory, made["growth"].start), *metrics.notes(config)),
         **made,
     )
 

@@ -19,11 +19,11 @@ from hydra.errors import CompactHydraException
 
 from progtrain import __version__
 from progtrain.checkpoint.lock import acquire
-from progtrain.command_line import directory, job, resume
+from progtrain.command_line import directory, from_checkpoint, job, resume
 from progtrain.command_line.argv import Command, Mode, key_of, read
 from progtrain.command_line.check import Plan, check, hydra_problems, plan, report
 from progtrain.command_line.session import VERSION_BASE, conf_directory, given, opened
-from progtrain.errors import ConfigError, ProgtrainError
+from progtrain.errors import ConfigError, ProgtrainError, SettingError
 
 INTERRUPTED = 130
 
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     """Do what `argv` asks; the exit code."""
     try:
         return _run(argv)
-    except ProgtrainError as error:
+    except (ProgtrainError, SettingError) as error:
         return job.tell(error)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -55,6 +55,8 @@ def _run(argv: Sequence[str]) -> int:
     command = read(argv)
     if command.mode is Mode.TEXT:
         return _text(command)
+    if (task := from_checkpoint.wanted(command)) is not None:
+        return from_checkpoint.run(command, task)
     command = _with_past(command)
     with opened(command) as session:
         check(session, command)

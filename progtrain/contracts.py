@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
     from progtrain.clock import Clock, Duration, Moment
     from progtrain.curriculum.view import View
+    from progtrain.data.draws import Draws
     from progtrain.data.sets import Sets
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
     from progtrain.hardware.engine import Engine
+    from progtrain.metrics.tally import Answers, Counted
     from progtrain.monitors.finding import Occasion, Watched
+    from progtrain.objective import Criterion
     from progtrain.optimizers.group import OptimizerSet, State
     from progtrain.run import Event, Phase, Run, Stage, StopReason
     from progtrain.schedulers.shape import When
@@ -190,6 +193,32 @@ class Monitor(Protocol):
         ...
 
 
+class Metric(Protocol):
+    """A figure of evaluations beside the loss (group `metric`), logged as `val/<its name>`.
+
+    Counted batch by batch on the device: nothing here may wait for it but `value`. The states of
+    two batches are added up; a class that has others says in a mapping `reductions` by the names of
+    states which are joined by max, min or cat (behind each other).
+    """
+
+    @property
+    def smaller(self) -> bool:
+        """Whether less of it is better."""
+        ...
+
+    def check(self, setup: Setup) -> None:
+        """Raise `ConfigError` where it would say nothing of these data."""
+        ...
+
+    def count(self, answers: Answers) -> Mapping[str, Tensor]:
+        """The states of a batch, by name."""
+        ...
+
+    def value(self, states: Mapping[str, Tensor], counted: Counted) -> float | None:
+        """The figure over all that was counted; None where a head cannot tell."""
+        ...
+
+
 class OptimizerRecipe(Protocol):
     """Hyperparameters of an optimizer (group `optimizer`)."""
 
@@ -242,10 +271,59 @@ class Data(Protocol):
         ...
 
     @property
-    def num_classes(self) -> int: ...
+    def num_classes(self) -> int | None:
+        """None where it follows from the data: then a method `count_classes() -> int` tells it."""
+        ...
 
     def load(self) -> Sets:
         """Read it; the same settings give the same split."""
+        ...
+
+
+class Augment(Protocol):
+    """Varies training images a batch at a time (group `augment`, of which several may follow one
+    another). Probes, evaluations and scores of samples see images as they are."""
+
+    @property
+    def normalised(self) -> bool:
+        """Whether it takes normalised images (float32), else the data set's own pixels."""
+        ...
+
+    def check(self, sets: Sets) -> None:
+        """Raise `ConfigError` for data that it cannot work with."""
+        ...
+
+    def __call__(self, x: Tensor, draws: Draws) -> Tensor:
+        """Images (B, channels, height, width) of the same shape and type, on the same device.
+
+        All that is random comes from `draws`, so that a resume sees the same images.
+        """
+        ...
+
+
+class Mix(Protocol):
+    """Mixes the samples of a training batch with each other (group `mix`)."""
+
+    def check(self, sets: Sets) -> None:
+        """Raise `ConfigError` for data that it cannot work with."""
+        ...
+
+    def __call__(
+        self, x: Tensor, y: Tensor, num_classes: int, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs (B, ...) of the same shape; labels (B,), or probabilities (B, num_classes)."""
+        ...
+
+
+class Loss(Protocol):
+    """What training minimises (group `loss`); `val/loss` is plain cross entropy whatever it is."""
+
+    def criterion(self, sets: Sets, num_classes: int, device: torch.device) -> Criterion:
+        """The loss as a function (logits_NK, targets, reduction `mean` or `none`); targets are
+        whole numbers y_N, or probabilities p_NK where samples are mixed.
+
+        Raises `ConfigError` for data that it cannot work with.
+        """
         ...
 
 

@@ -19,7 +19,9 @@ from progtrain.data.sets import Batches
 from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
 from progtrain.hardware.engine import Engine
+from progtrain.inputs import Inputs
 from progtrain.machine import Machine
+from progtrain.metrics import choosing
 from progtrain.report.diverged import diverged
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
 from progtrain.report.many import Many
@@ -28,7 +30,7 @@ from progtrain.report.screen import reporter
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.signals import asked
-from progtrain.start import batches_of, fingerprint, new_run, new_setup
+from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
 from progtrain.state import Tensors, differences, file_sizes, pack
 
 
@@ -39,7 +41,8 @@ def train_job(parts: Parts, directory: Path) -> float:
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
-    with acquire(directory), asked() as signals:
+    counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
+    with acquire(directory), asked() as signals, counted:
         folder = directory / "checkpoints"
         sweep(folder)
         sweep(folder / BEST)
@@ -63,7 +66,7 @@ def train_job(parts: Parts, directory: Path) -> float:
             )
             begin_curriculum(run, setup, ranked=True)
             reports.started(run, plan(run, setup))
-            for line in (*parts.notes, *_notes(saved, engine)):
+            for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
             try:
                 reason = Machine(run, setup).go()
@@ -78,11 +81,12 @@ def _savers(
     parts: Parts, engine: Engine, batches: Batches, files: Files, directory: Path
 ) -> tuple[Save, SaveBest]:
     """What stores a run in its directory, as the newest and as one of the best."""
-    data, folder = fingerprint(batches.sets.train), directory / "checkpoints"
+    data, folder = fingerprint(batches.sets), directory / "checkpoints"
+    inputs = Inputs.of(batches.sets, parts.data.shape, num_classes(parts)).to_json()
 
     def content(run: Run) -> tuple[Tensors, dict[str, Json]]:
         tensors, state = pack(run, engine, files.sizes(), data)
-        return tensors, {"state": state, "config": parts.config}
+        return tensors, {"state": state, "config": parts.config, "inputs": inputs}
 
     def save(run: Run) -> None:
         write(folder, run.clock.step, *content(run), parts.checkpoint.keep)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from progtrain.clock import Duration
 from progtrain.errors import require
+from progtrain.metrics import canonical, instead, logged, tested
+
+EXPORTS = ("state_dict", "torch_export")
 
 
 def whole(value: object) -> bool:
@@ -50,6 +53,7 @@ class Training:
     evaluate_every: str = "1epoch"
     metric: str = "val/accuracy"  # what triggers, stopping and sweeps look at
     mode: str = "max"  # whether more of the metric is better (max) or less (min)
+    columns: Sequence[str] = ()  # further metrics in the table of a multirun
     clip: float = 0.0  # largest gradient norm; 0 clips nothing
     recovery: float = 0.99  # share of the metric before a growth that counts as recovered
     ema: float = 0.0  # decay a step of the moving average of weights; 0 keeps none
@@ -66,9 +70,7 @@ class Training:
         _at_least(self, "batch_size", 1)
         _at_least(self, "accumulate", 1)
         _lasting(self, "evaluate_every", "Try 1epoch.")
-        hint = "Try val/accuracy or val/loss."
-        named = bool(str(self.metric or "").strip())
-        require(named, "metric", self.metric, "the name of a metric", hint)
+        self._check_metrics()
         require(self.mode in ("max", "min"), "mode", self.mode, "max or min")
         good = _number(self.clip) and self.clip >= 0
         require(good, "clip", self.clip, "a finite number >= 0 (0 clips nothing)")
@@ -84,6 +86,21 @@ class Training:
             _lasting(self, "thaw", "null never thaws.")
         good = _number(self.ema) and 0 <= self.ema < 1
         require(good, "ema", self.ema, "in [0, 1) (0 keeps no average)", "Try train.ema=0.99.")
+
+    def _check_metrics(self) -> None:
+        """Those that are named must be counted; a short name becomes the full one."""
+        averaged = str(self.metric).startswith("val/ema/") and not self.ema
+        hint = "Set train.ema, such as train.ema=0.99." if averaged else instead(str(self.metric))
+        found = None if averaged else canonical(str(self.metric))
+        allowed = f"a metric that evaluations log ({', '.join(logged())})"
+        require(found is not None, "metric", self.metric, allowed, hint.strip())
+        object.__setattr__(self, "metric", found)
+        columns = [tested(str(name)) for name in self.columns]
+        wrong = [str(name) for name, full in zip(self.columns, columns, strict=True) if not full]
+        hint = instead(wrong[0]).strip() if wrong else ""
+        allowed = f"a list of metrics, of {', '.join(logged())}, test/…"
+        require(not wrong, "columns", list(self.columns), allowed, hint)
+        object.__setattr__(self, "columns", tuple(str(name) for name in columns))
 
 
 @dataclass(frozen=True)
@@ -160,3 +177,35 @@ class Proof:
         good = self.tolerance is None or (_number(self.tolerance) and self.tolerance >= 0)
         hint = "null: 1e-10 in float64, 1e-4 in float32, 1e-2 in half precision."
         require(good, "tolerance", self.tolerance, "a finite number >= 0, or null", hint)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `task=predict` tells of each input."""
+
+    top_k: int | None = None  # likeliest labels told (null: 5), or tokens drawn from (null: all)
+    count: int = 200  # tokens that follow a prompt
+    temperature: float = 1.0  # of drawing them; 0 takes the likeliest
+    average: bool = False  # by the moving average of the weights
+    batch_size: int = 64  # samples of one forward pass
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            _at_least(self, "top_k", 1, "null: 5 labels, or every token.")
+        _at_least(self, "count", 1)
+        good = _number(self.temperature) and self.temperature >= 0
+        allowed = "a finite number >= 0 (0 takes the likeliest token)"
+        require(good, "temperature", self.temperature, allowed)
+        _at_least(self, "batch_size", 1)
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """As what `task=export` writes a network."""
+
+    format: str = "state_dict"
+    average: bool = False  # the moving average of the weights
+
+    def __post_init__(self) -> None:
+        allowed = "one of " + ", ".join(EXPORTS)
+        require(self.format in EXPORTS, "format", self.format, allowed)

@@ -10,7 +10,10 @@ from torch import nn
 
 from progtrain.contracts import (
     AtGrowth,
+    Augment,
     Growth,
+    Metric,
+    Mix,
     Monitor,
     OptimizerRecipe,
     Settle,
@@ -21,6 +24,9 @@ from progtrain.contracts import (
 )
 from progtrain.data.sets import Batches
 from progtrain.hardware.engine import Engine
+from progtrain.metrics.accuracy import Accuracy
+from progtrain.mix.none import NoMix
+from progtrain.objective import Criterion, plain
 from progtrain.report.reporter import Reporter
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Nonfinite, Proof, Stopping, Training
@@ -58,12 +64,23 @@ class Setup:
     proof: Proof = field(default_factory=Proof)
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     transfer: Transfer = field(default_factory=Inherit)
+    augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
+    mix: Mix = field(default_factory=NoMix)
+    criterion: Criterion = plain  # what training minimises
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: {"accuracy": Accuracy()})
     nonfinite: Nonfinite = field(default_factory=Nonfinite)
     save_best: SaveBest = no_best
 
     def __post_init__(self) -> None:
         for monitor in self.monitors.values():
             monitor.check(self)
+        for metric in self.metrics.values():
+            metric.check(self)
+
+    @property
+    def bytes_per_target(self) -> float | None:
+        """How many bytes of text a target stands for; None where the data are no text."""
+        return getattr(self.batches.sets, "bytes_per_target", None)
 
     @cached_property
     def watching(self) -> Mapping[str, Monitor]:

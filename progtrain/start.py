@@ -21,12 +21,13 @@ from progtrain.growth.average import begin
 from progtrain.growth.first_block import with_blocks
 from progtrain.growth.heads import train_every_head
 from progtrain.hardware.engine import Engine
+from progtrain.record import edits_of
 from progtrain.report.many import Many
 from progtrain.report.reporter import Reporter
 from progtrain.run import Json, Probe, Run
 from progtrain.settings import Training
 from progtrain.setup import SaveBest, Setup, no_best
-from progtrain.state import data_fingerprint, edits_of, unpack
+from progtrain.state import data_fingerprint, unpack
 from progtrain.transfer.teachers import blend
 
 PROBE_SAMPLES = 64
@@ -34,6 +35,8 @@ PROBE_SAMPLES = 64
 
 def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None = None) -> Run:
     """A run at its start, or where a checkpoint has it."""
+    if saved:
+        _check_same_data(saved, parts, batches.sets)
     _seed(parts.seed)
     start = parts.growth.start
     blank = partial(parts.model_factory, start)
@@ -69,7 +72,6 @@ def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | 
     )
     _seed(mixed(parts.seed, 1))
     if saved:
-        _check_same_data(saved, batches.sets)
         _check_same_optimizer(saved, parts)
         unpack(run, saved, engine, parts.optimizer)
         _go_on(run, parts)
@@ -107,7 +109,9 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
     """The data of a run, checked against its settings, where its engine wants them."""
     sets = parts.data.load()
     train: Training = parts.train
-    sets.check(tuple(parts.data.shape), parts.data.num_classes, train.batch_size * train.accumulate)
+    sets.check(tuple(parts.data.shape), num_classes(parts), train.batch_size * train.accumulate)
+    for part in (*parts.augments.values(), parts.mix):
+        part.check(sets)
     if engine.settings.data_on_device:
         sets = replace(
             sets,
@@ -116,6 +120,12 @@ def batches_of(parts: Parts, engine: Engine) -> Batches:
             test=sets.test.to(engine.device) if sets.test else None,
         )
     return Batches(sets, parts.seed, engine.device)
+
+
+def num_classes(parts: Parts) -> int:
+    """Classes of the data; `build` has counted them where the settings leave them open."""
+    assert parts.data.num_classes is not None
+    return parts.data.num_classes
 
 
 def new_setup(
@@ -145,29 +155,48 @@ def new_setup(
         reporter=reports or Many([]),
         save=save,
         interrupted=interrupted,
-        num_classes=parts.data.num_classes,
+        num_classes=num_classes(parts),
         proof=parts.proof,
         monitors=parts.monitors,
         transfer=parts.transfer,
+        augments=parts.augments,
+        mix=parts.mix,
+        criterion=parts.loss.criterion(batches.sets, num_classes(parts), engine.device),
+        metrics=parts.metrics,
         nonfinite=parts.nonfinite,
         save_best=save_best,
     )
 
 
-def fingerprint(split: Split) -> str:
-    """SHA-256 of the samples and targets; data that differ in one bit differ here."""
+def fingerprint(sets: Sets) -> str:
+    """SHA-256 of the training samples and targets; data that differ in one bit differ here."""
+    return sets.fingerprint or _digest(sets.train)
+
+
+def _digest(split: Split) -> str:
     digest = hashlib.sha256()
     for tensor in (split.x, split.y):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _check_same_data(saved: Checkpoint, sets: Sets) -> None:
-    if data_fingerprint(saved) != fingerprint(sets.train):
-        raise CheckpointError(
-            "The training data differ from those of the checkpoint. Resume with the same data"
-            " settings and files, or start a new run."
-        )
+def _check_same_data(saved: Checkpoint, parts: Parts, sets: Sets) -> None:
+    """Refuse other training data, before a network is built for them."""
+    if data_fingerprint(saved) == fingerprint(sets):
+        return
+    was, now = _told(saved, "data"), parts.config.get("data")
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        was, now = {}, {}
+    changed = [
+        f"data.{name} was {was.get(name)!r} and is {now.get(name)!r}"
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    ]
+    cause = "; ".join(changed) or "no setting of data has changed, so what they are read from has"
+    raise CheckpointError(
+        f"The training data differ from those of the checkpoint: {cause}. Resume with the same"
+        " data settings and files, or start a new run."
+    )
 
 
 def _check_same_optimizer(saved: Checkpoint, parts: Parts) -> None:

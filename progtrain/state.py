@@ -21,15 +21,20 @@ from progtrain.clock import Moment
 from progtrain.contracts import OptimizerRecipe
 from progtrain.errors import CheckpointError
 from progtrain.growth.average import begin
-from progtrain.growth.edits import Edit
-from progtrain.growth.inheritance import Inheritance
 from progtrain.growth.rollback import Before, copied_states
 from progtrain.growth.transaction import births, sliced_tensors
-from progtrain.growth.widen_space import Slab
 from progtrain.hardware.engine import Engine
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.recent import Recent
-from progtrain.run import Event, Json, Observation, Phase, Run, StopReason, Teacher
+from progtrain.record import (
+    event_from_json,
+    event_to_json,
+    events_of,
+    history_of,
+    observation_to_json,
+    state_of,
+)
+from progtrain.run import Event, Json, Phase, Run, StopReason, Teacher
 from progtrain.transfer.teachers import device_of, placed
 
 Named = Mapping[str, Tensor]
@@ -56,11 +61,11 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
         tensors["curriculum"] = {"order": run.order}
     state: Json = {
         "clock": asdict(run.clock.now),
-        "events": [_event_to_json(event) for event in run.events],
+        "events": [event_to_json(event) for event in run.events],
         "ways_back": {str(i): _before_to_json(before) for i, before in run.ways_back.items()},
         "anchors": [_before_to_json(before) for before in run.anchors],
         "teachers": [_teacher_to_json(teacher) for teacher in run.teachers],
-        "history": [_observation_to_json(o) for o in run.history],
+        "history": [observation_to_json(o) for o in run.history],
         "memory": run.memory,
         "grown_out": run.grown_out.name if run.grown_out else None,
         "stopped": run.stopped.name if run.stopped else None,
@@ -80,19 +85,13 @@ def _network(
     return tensors | ({"average": dict(average.state_dict())} if average is not None else {})
 
 
-def edits_of(checkpoint: Checkpoint) -> list[Edit]:
-    """The structural history of a checkpoint."""
-    events = map(_event_from_json, _state(checkpoint)["events"])
-    return [event.edit for event in events if event.phase is not Phase.ROLLED_BACK]
-
-
 def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRecipe) -> None:
     """Bring `run`, whose model has been grown by `edits_of`, to the checkpoint's state."""
-    state = _state(checkpoint)
-    _load_weights(run.model, checkpoint.tensors["model"])
+    state = state_of(checkpoint)
+    load_weights(run.model, checkpoint.tensors["model"])
     if run.average is not None:  # an average that was not kept begins with the weights of now
-        _load_weights(run.average, checkpoint.tensors.get("average", run.model.state_dict()))
-    run.events[:] = [_event_from_json(item) for item in state["events"]]
+        load_weights(run.average, checkpoint.tensors.get("average", run.model.state_dict()))
+    run.events[:] = events_of(checkpoint)
     run.optimizer = _optimizer(run.model, run.events, checkpoint.tensors["optimizer"], recipe)
     befores = partial(_before, run, checkpoint, engine, recipe)
     for index, kept in state["ways_back"].items():
@@ -107,7 +106,7 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
     ]
     run.clock.now = Moment(**state["clock"])
     run.order = checkpoint.tensors.get("curriculum", {}).get("order")
-    run.history[:] = [_observation_from_json(item) for item in state["history"]]
+    run.history[:] = history_of(checkpoint)
     run.memory = state["memory"]
     run.grown_out = StopReason[state["grown_out"]] if state["grown_out"] else None
     if state["scaler"]:
@@ -117,26 +116,20 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
 
 def differences(checkpoint: Checkpoint, engine: Engine) -> list[str]:
     """What the bits depend on and what has changed since the checkpoint, in words."""
-    then, now = _state(checkpoint)["fingerprint"], engine.fingerprint()
+    then, now = state_of(checkpoint)["fingerprint"], engine.fingerprint()
     return [f"{key} {then.get(key)} → {now[key]}" for key in now if then.get(key) != now[key]]
 
 
 def file_sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    return dict(_state(checkpoint)["files"])
+    return dict(state_of(checkpoint)["files"])
 
 
 def data_fingerprint(checkpoint: Checkpoint) -> str:
-    return str(_state(checkpoint)["data"])
+    return str(state_of(checkpoint)["data"])
 
 
-def _state(checkpoint: Checkpoint) -> dict[str, Any]:
-    state = checkpoint.documents.get("state")
-    if not isinstance(state, dict) or {"model", "optimizer", "rng"} - set(checkpoint.tensors):
-        raise CheckpointError(f"{checkpoint.path} is no checkpoint of a run.")
-    return state
-
-
-def _load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Every tensor by its name, shape and type; raises `CheckpointError` where one differs."""
     own = model.state_dict()
     wrong = [
         f"{name}: {_kind(tensors.get(name))} in the checkpoint, {_kind(own.get(name))} in the model"
@@ -186,13 +179,13 @@ def _before(
     """The network before a growth that may still be undone, or of an anchor."""
     names = ("model", "optimizer", "average")
     tensors = {name: checkpoint.tensors.get(f"{place}_{name}", {}) for name in names}
-    events = tuple(_event_from_json(item) for item in kept["events"])
+    events = tuple(event_from_json(item) for item in kept["events"])
     model = run.rebuilt(event.edit for event in events if event.phase is not Phase.ROLLED_BACK)
-    _load_weights(model, tensors["model"])
+    load_weights(model, tensors["model"])
     engine.place(model)
     average = begin(model) if tensors["average"] else None
     if average is not None:
-        _load_weights(average, tensors["average"])
+        load_weights(average, tensors["average"])
     optimizer = _optimizer(model, events, tensors["optimizer"], recipe)
     states = copied_states(optimizer)
     sizes = (kept["params"], kept["flops"], Moment(**kept.get("moment", {})))
@@ -204,10 +197,10 @@ def _teacher(run: Run, kept: dict[str, Any], tensors: Named, engine: Engine) -> 
     earlier = run.events[: kept["growth"]]
     model = run.rebuilt(e.edit for e in earlier if e.phase is not Phase.ROLLED_BACK)
     placed(model, device_of(kept["device"], engine), kept["precision"])
-    _load_weights(model, tensors)
+    load_weights(model, tensors)
     typed: dict[str, Any] = {
         "since": Moment(**kept["since"]),
-        "events": tuple(_event_from_json(item) for item in kept["events"]),
+        "events": tuple(event_from_json(item) for item in kept["events"]),
         "model": model,
     }
     return Teacher(**{**kept, **typed})
@@ -219,12 +212,12 @@ def _teacher_to_json(teacher: Teacher) -> Json:
         for field in fields(teacher)
         if field.name != "model"
     }
-    events = [_event_to_json(event) for event in teacher.events]
+    events = [event_to_json(event) for event in teacher.events]
     return {**kept, "since": asdict(teacher.since), "events": events}
 
 
 def _before_to_json(before: Before) -> Json:
-    events: list[Json] = [_event_to_json(event) for event in before.events]
+    events: list[Json] = [event_to_json(event) for event in before.events]
     sizes: dict[str, Json] = {"params": before.params, "flops": before.flops}
     return {"events": events, **sizes, "moment": asdict(before.moment)}
 
@@ -255,44 +248,3 @@ def set_random_numbers(states: Mapping[str, Tensor], engine: Engine) -> None:
     np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))
     if engine.device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], engine.device)
-
-
-def _observation_to_json(o: Observation) -> Json:
-    return {"moment": asdict(o.moment), "epoch": o.epoch, "metrics": dict(o.metrics)}
-
-
-def _observation_from_json(item: dict[str, Any]) -> Observation:
-    return Observation(Moment(**item["moment"]), item["epoch"], item["metrics"])
-
-
-def _event_to_json(event: Event) -> Json:
-    data: dict[str, Any] = {field.name: getattr(event, field.name) for field in fields(event)}
-    plain: dict[str, Any] = {
-        "edit": event.edit.to_json(),
-        "moment": asdict(event.moment),
-        "since": asdict(event.since),
-        "phase": event.phase.name,
-        "slabs": [slab.to_json() for slab in event.slabs],
-        "blocks": list(event.blocks),
-        "inserted": list(event.inserted),
-        "heads": list(event.heads),
-        "inherited": event.inherited.to_json() if event.inherited else None,
-        "recovered": asdict(event.recovered) if event.recovered else None,
-    }
-    return {**data, **plain}
-
-
-def _event_from_json(item: dict[str, Any]) -> Event:
-    typed: dict[str, Any] = {
-        "edit": Edit.from_json(item["edit"]),
-        "moment": Moment(**item["moment"]),
-        "since": Moment(**item["since"]),
-        "phase": Phase[item["phase"]],
-        "slabs": tuple(Slab.from_json(slab) for slab in item["slabs"]),
-        "blocks": tuple(item["blocks"]),
-        "inserted": tuple(item["inserted"]),
-        "heads": tuple(item["heads"]),
-        "inherited": Inheritance.from_json(item["inherited"]) if item["inherited"] else None,
-        "recovered": Moment(**item["recovered"]) if item["recovered"] else None,
-    }
-    return Event(**{**item, **typed})

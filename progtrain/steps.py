@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import isfinite
 
 import torch
@@ -15,7 +14,8 @@ from progtrain.data.sets import Split
 from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
 from progtrain.growth.heads import answering, mean_loss, outputs_by_head
-from progtrain.objective import correct, cross_entropy
+from progtrain.metrics.tally import Answers, Tally
+from progtrain.objective import cross_entropy
 from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
@@ -56,7 +56,7 @@ def train_step(
     losses, distilled = list[Tensor](), list[Tensor]()
     with controls.still_buffers():
         for part in range(parts):
-            x, y = training_batch(run, setup.batches, part, run.batch_size // parts)
+            x, y = training_batch(run, setup, part, run.batch_size // parts)
             with engine.autocast():
                 loss, on_labels, taught = minimised(run, setup, x, y)
             engine.backward(loss / parts if parts > 1 else loss)
@@ -110,7 +110,7 @@ def minimised(
     run: Run, setup: Setup, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
     """The loss of a batch; the part of it on the labels; the distillation loss, where there is."""
-    on_labels, logits = mean_loss(run.model, x, y)
+    on_labels, logits = mean_loss(run.model, x, y, setup.criterion)
     teaching = setup.transfer.teaching
     if teaching is None or not run.teachers:
         return on_labels, on_labels, ()
@@ -119,7 +119,7 @@ def minimised(
 
 
 def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
-    """Loss and accuracy over a whole split, each target once, at the alphas training has now.
+    """The loss and every metric over a whole split, each target once, at the alphas of now.
 
     Where an average of the weights is kept, its figures are beside them, as `<prefix>/ema/…`.
     """
@@ -135,9 +135,7 @@ def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, flo
 def evaluate_network(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
     """Figures of the head that answers, and as `<prefix>/<head>/…` of each where there are several;
     the backbone is run once."""
-    loss = partial(torch.zeros, (), device=setup.engine.device, dtype=torch.float64)
-    right = partial(torch.zeros, (), device=setup.engine.device, dtype=torch.int64)
-    sums: dict[str, Tensor] = {}
+    tallies: dict[str, Tally] = {}
     model.eval()
     with (
         torch.no_grad(),
@@ -148,13 +146,19 @@ def evaluate_network(model: nn.Module, setup: Setup, split: Split, prefix: str) 
         for x, y in setup.batches.every(split, evaluation_batch(split, setup.num_classes)):
             out = model(x)
             heads = {f"{prefix}/{name}": each for name, each in by_head(out).items()}
+            classes = max(out.shape[-1], setup.num_classes)
             for name, each in {prefix: out, **heads}.items():
-                logits = each.float()
-                if logits.shape[-1] == out.shape[-1]:  # else it may not know a target
-                    sums.setdefault(f"{name}/loss", loss()).add_(cross_entropy(logits, y, "sum"))
-                sums.setdefault(f"{name}/accuracy", right()).add_(correct(logits, y))
+                logits = each if each.dtype is torch.float64 else each.float()
+                knows = logits.shape[-1] == out.shape[-1]  # else it may not know a target
+                summed = cross_entropy(logits, y, "sum") if knows else None
+                tally = tallies.setdefault(name, Tally(setup.metrics, setup.bytes_per_target))
+                tally.add(Answers.of(logits, y, classes), summed)
     model.train()
-    return {name: float(total) / split.y.numel() for name, total in sums.items()}
+    return {
+        f"{name}/{figure}": value
+        for name, tally in tallies.items()
+        for figure, value in tally.figures().items()
+    }
 
 
 def evaluation_batch(split: Split, num_classes: int) -> int:

@@ -109,6 +109,9 @@ def score_file(seed: int) -> str:
 OPTIONS: dict[str, tuple[str, ...]] = {
     "model": ("growth=none",),
     "data": ("growth=none",),
+    "augment": ("growth=none",),
+    "mix": ("growth=none",),
+    "loss": ("growth=none",),
     "curriculum": ("growth=none", "model=cnn"),
     "curriculum/score": SCORED,
     "curriculum/pacing": EASY_FIRST,
@@ -143,6 +146,8 @@ NEEDS = {
     "scheduler=reduce_on_plateau": FALLING,
     "at_growth=rewarm": ("at_growth.length=20%",),
 }
+NEEDS |= {"augment=standard": ("augment.standard.padding=1",)}
+NEEDS |= {"augment=cutout": ("augment.cutout.size=2",)}
 NEEDS |= {"model=torchvision": ("model.name=mobilenet_v3_small",)}
 NEEDS |= {"model=gpt": TEXT[1:]}
 NEEDS |= {"data=text": TEXT}
@@ -205,6 +210,8 @@ WITHIN: dict[str, tuple[str, ...]] = {
     **{f"transfer/{option}": GROWING for option in options("transfer")},
     **{f"head/{option}": (*GROWING, HEADED) for option in options("head")},
     **{f"insert/{option}": JOINING for option in options("insert")},
+    "augment/standard": ("growth=none", *NEEDS["augment=standard"]),
+    "augment/cutout": ("growth=none", *NEEDS["augment=cutout"]),
     "scheduler/reduce_on_plateau": FALLING,
     "model/gpt": TEXT[1:],
     "model/torchvision": ("model.name=mobilenet_v3_small",),
@@ -300,6 +307,12 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "validation": "0.3",
         "split_seed": "1",
     },
+    "augment/standard": {"padding": "2", "flip": "0.0"},
+    "augment/cutout": {"size": "3"},
+    "mix/mixup": {"alpha": "1.0", "share": "0.5"},
+    "mix/cutmix": {"alpha": "0.3", "share": "0.5"},
+    "loss/cross_entropy": {"label_smoothing": "0.1", "class_weights": "balanced"},
+    "loss/function": {"function.gamma": "1"},
     "growth/none": {"start": "{width: 0.5}"},
     "growth/sequential": CONDITIONAL,
     "growth/overlapping": {**CONDITIONAL, "most": "2"},
@@ -529,7 +542,15 @@ SILENT = {
     "config": {
         "train.answers": "says which head's figures are val/… (test_heads)",
         "train.ema": "an average beside the weights (test_average)",
-        "task": "plan trains nothing (test_plan)",
+        "task": "only train trains (test_plan, test_tasks)",
+        "input": "of task=predict (test_predict)",
+        "predict.top_k": "of task=predict (test_predict)",
+        "predict.count": "of task=predict (test_predict)",
+        "predict.temperature": "of task=predict (test_predict)",
+        "predict.average": "of task=predict (test_predict)",
+        "predict.batch_size": "of task=predict (test_predict)",
+        "export.format": "of task=export (test_tasks)",
+        "export.average": "of task=export (test_tasks)",
         "proof.tolerance": "refuses a growth (test_proof)",
         "proof.required": "refuses a growth (test_proof)",
         "resume": "goes on with a run (test_resume)",

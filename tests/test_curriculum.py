@@ -47,9 +47,9 @@ class Eyes:
     def watch(self, made: object, directory: Path, spy: Spy | None = None) -> Finished:
         taken, seen = Batches.taken, steps.training_batch
 
-        def note(batches: Batches, index: torch.Tensor):
+        def note(batches: Batches, index: torch.Tensor, *more: object):
             self.indices.append(index.tolist())
-            return taken(batches, index)
+            return taken(batches, index, *more)  # type: ignore[arg-type]
 
         def look(*args: object):
             x, y = seen(*args)  # type: ignore[arg-type]

@@ -39,9 +39,8 @@ def test_a_task_that_does_not_exist_is_answered_with_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert progtrain(["task=plans"]) == 2
-    assert "task must be one of train, plan, got 'plans'. Did you mean 'plan'?" in (
-        capsys.readouterr().err
-    )
+    told = capsys.readouterr().err
+    assert "train, plan, test, predict, inspect, export, got 'plans'. Did you mean 'plan'?" in told
     assert progtrain(["-m", "task=plan", "seed=0,1"]) == 2
     assert "task=plan shows one job" in capsys.readouterr().err
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from progtrain.data.sets import Batches, Sets, Split
-from progtrain.data.text import Text, standard_library, windows
+from progtrain.data.source import standard_library
+from progtrain.data.text import Text, windows
 from progtrain.errors import ConfigError, SettingError
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "text"

@@ -13,20 +13,23 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import signatures, sweep, tree
+from progtrain.command_line import classes, metrics, signatures, sweep, tree
 from progtrain.command_line.argv import Command, Mode, key_of
 from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
 from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
 from progtrain.errors import ConfigError, did_you_mean
+from progtrain.metrics.names import TAKEN
 
 _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
+OF_CHECKPOINTS = ("test", "predict", "inspect", "export")  # what a stored network is looked at by
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
-    *("train", "stop", "proof", "checkpoint", "nonfinite"),
+    *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
+    *("predict", "export"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
@@ -135,13 +138,16 @@ def _job_problems(session: Session, command: Command, overrides: Sequence[Overri
     # only what the user gave is looked at.
     everything = not problems or command.config_dir is not None
     relevant = (lambda _: True) if everything else _near(made.touched)
-    return list(dict.fromkeys([*problems, *_class_problems(config, relevant, list(holes))]))
+    with metrics.counted(config, any_mode=not everything):
+        found = _class_problems(config, relevant, list(holes))
+    return list(dict.fromkeys([*problems, *found]))
 
 
 def _class_problems(
     config: DictConfig, relevant: Callable[[str], bool], holes: Sequence[str]
 ) -> list[str]:
     """What signatures say, and what the parts themselves refuse."""
+    classes.assume(config)
     findings = signatures.check(config, relevant)
     problems = [finding.problem for finding in findings if finding.problem]
     broken = [finding.node for finding in findings if finding.problem]
@@ -174,9 +180,12 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
     for group in SEVERAL:
         yield from _named_problems(config, group)
     task = config.get("task")
-    if task not in TASKS:
-        near = did_you_mean(str(task), TASKS)
-        yield f"task must be one of {', '.join(TASKS)}, got {shown(task)}.{near}"
+    if task in OF_CHECKPOINTS:
+        yield f"task={task} is for the command line: write task={task} checkpoint=<directory>."
+    elif task not in TASKS:
+        near = did_you_mean(str(task), (*TASKS, *OF_CHECKPOINTS))
+        every = ", ".join((*TASKS, *OF_CHECKPOINTS))
+        yield f"task must be one of {every}, got {shown(task)}.{near}"
     seed = config.get("seed")
     drawn = seed is None
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED
@@ -194,6 +203,10 @@ def _named_problems(config: DictConfig, group: str) -> Iterator[str]:
             f"{group} must be {group}s by name. A YAML of yours begins with the line"
             f" '# @package {group}.<its name>'."
         )
+    for name in named if group == "metric" else ():
+        if name in TAKEN or not str(name).isidentifier():
+            taken = ", ".join(TAKEN)
+            yield f"metric.{name} needs another name: letters, digits and _, but not {taken}."
 
 
 def hydra_problems(config: DictConfig) -> Iterator[str]:

@@ -15,7 +15,11 @@ from progtrain.command_line.session import Session
 from progtrain.command_line.typos import suggestion
 from progtrain.errors import ConfigError, did_you_mean
 
-SEVERAL = ("monitor",)  # groups of which several options may be chosen: monitor=[slow,shock]
+SEVERAL = (
+    "monitor",
+    "augment",
+    "metric",
+)  # groups of which several options may be chosen: monitor=[slow,shock]
 _OPTION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 
@@ -48,7 +52,7 @@ def draft(session: Session, overrides: Sequence[Override]) -> Draft:
         return made
     for override in settings:
         problem = setting_problem(session, made.config, override)
-        problem = problem or _apply(made.config, override)
+        problem = problem or apply(made.config, override)
         made.touched.append(override.key_or_group)
         if problem:
             made.problems.append(problem)
@@ -157,7 +161,7 @@ def _stray_sweep(override: Override, current: object) -> str:
     return f"{override.input_line} is a sweep: add -m.{listed}"
 
 
-def _apply(config: DictConfig, override: Override) -> str | None:
+def apply(config: DictConfig, override: Override) -> str | None:
     """Set the value as Hydra will."""
     name, value = override.key_or_group, override.value()
     adds = override.is_add() or override.is_force_add()

@@ -167,6 +167,11 @@ def changes(place: Path, config: Mapping[str, Any]) -> list[str]:
         return []
     before = dict(tree.leaves(_load(place / "config.yaml")))
     after = dict(tree.leaves(dict(config)))
+    known = before.get("data.num_classes")
+    if (
+        after.get("data.num_classes", known) is None
+    ):  # it follows from the data, wherever it is used
+        after |= {n: known for n in after if after[n] is None and before.get(n) == known}
     names = [name for name in {**before, **after} if name.split("[")[0] not in _OWN]
     return [
         f"{name}: {shown(before.get(name))} -> {shown(after.get(name))}"

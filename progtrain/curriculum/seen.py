@@ -13,17 +13,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from progtrain.curriculum.view import View
+from progtrain.data.draws import Draws
 from progtrain.data.sets import Batches, mixed
 from progtrain.run import Run
+from progtrain.setup import Setup
 
-_DRAWS = 0x5EED  # keeps draws of easy samples apart from whatever else a seed is mixed with
+# keep what is drawn here apart from whatever else a seed is mixed with
+_DRAWS, _AUGMENT = 0x5EED, 0xA09
 
 
-def training_batch(run: Run, batches: Batches, part: int, size: int) -> tuple[Tensor, Tensor]:
-    """Forward pass `part` of the coming step: `size` samples and their targets."""
-    position = run.clock.now.samples + part * size
-    x, y = batches.taken(drawn(run.order, run.view.share, batches, position, size))
-    return shaped(x, run.view), cut(y, run.view)
+def training_batch(run: Run, setup: Setup, part: int, size: int) -> tuple[Tensor, Tensor]:
+    """Forward pass `part` of the coming step: `size` samples and their targets.
+
+    Augmented, normalised, in the view's size, mixed; what is drawn depends on the run's seed and
+    the samples' places in the stream alone.
+    """
+    batches, position = setup.batches, run.clock.now.samples + part * size
+    index = drawn(run.order, run.view.share, batches, position, size)
+    draws = Draws(mixed(batches.seed, _AUGMENT), position, size)
+    x, y = batches.taken(index, draws, setup.augments)
+    x, y = shaped(x, run.view), cut(y, run.view)
+    return setup.mix(x, y, setup.num_classes, draws.named("mix"))
 
 
 def drawn(

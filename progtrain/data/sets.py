@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from progtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from progtrain.contracts import Augment
+    from progtrain.data.codec import Codec
+    from progtrain.data.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,12 @@ class Sets:
     normalise: Callable[[Tensor], Tensor]  # what a batch goes through on the device
     # by name: a number of each training sample (N,), such as how hard it is
     columns: Mapping[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
+    classes: tuple[str, ...] = ()  # what the labels are called, where that is known
+    codec: Codec | None = None  # text to tokens and back, where samples are text
+    # UTF-8 bytes behind the targets of the validation split, for one target
+    bytes_per_target: float | None = None
+    fingerprint: str | None = None  # of the training split; None: of all its samples
+    notes: tuple[str, ...] = ()  # what a user should know about these data
 
     def check(self, shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
         """Raise `ConfigError` where the data are not what the settings say."""
@@ -87,6 +99,15 @@ class Sets:
                 f"Samples are {'×'.join(map(str, got))} but data.shape says"
                 f" {'×'.join(map(str, shape))}. Set data.shape={list(got)}."
             )
+        if self.codec is None:  # tokens of a codec are below its size, which `load` has checked
+            self._check_labels(num_classes)
+        if len(self.train) < batch_size:
+            raise ConfigError(
+                f"train.batch_size={batch_size} is more than the {len(self.train)} training"
+                f" samples. Use train.batch_size={len(self.train)} or less."
+            )
+
+    def _check_labels(self, num_classes: int) -> None:
         top = int(self.train.y.max())
         if top >= num_classes:
             sample = int(self.train.y.argmax()) // (self.train.y.numel() // len(self.train))
@@ -94,11 +115,9 @@ class Sets:
                 f"Label {top} found (sample {sample}); data.num_classes={num_classes} allows 0 to"
                 f" {num_classes - 1}. Set data.num_classes={top + 1}."
             )
-        if len(self.train) < batch_size:
-            raise ConfigError(
-                f"train.batch_size={batch_size} is more than the {len(self.train)} training"
-                f" samples. Use train.batch_size={len(self.train)} or less."
-            )
+
+
+_NONE: Mapping[str, Augment] = {}
 
 
 @dataclass
@@ -114,15 +133,32 @@ class Batches:
         """The `size` samples that follow `position`, normalised, and their int64 targets."""
         return self.taken(self.indices(position, size))
 
-    def taken(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Training samples by index, normalised, and their int64 targets."""
+    def taken(
+        self, index: Tensor, draws: Draws | None = None, augments: Mapping[str, Augment] = _NONE
+    ) -> tuple[Tensor, Tensor]:
+        """Training samples by index, normalised, and their int64 targets.
+
+        With `draws`, those of their places in the stream, they are varied by every augmentation in
+        turn: those of raw pixels come before those of normalised ones.
+        """
         train = self.sets.train
         index = index.to(train.x.device)
-        x, y = train.x[index], train.y[index]
-        return self._ready(x, y)
+        return self._ready(train.x[index], train.y[index], draws, augments)
 
-    def _ready(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self.sets.normalise(x.to(self.device)), y.to(self.device).long()
+    def _ready(
+        self,
+        x: Tensor,
+        y: Tensor,
+        draws: Draws | None = None,
+        augments: Mapping[str, Augment] = _NONE,
+    ) -> tuple[Tensor, Tensor]:
+        x, y = x.to(self.device), y.to(self.device).long()
+        for normalised in (False, True):
+            x = self.sets.normalise(x) if normalised else x
+            for name, augment in augments.items() if draws is not None else ():
+                if augment.normalised is normalised:
+                    x = augment(x, draws.named(name))
+        return x, y
 
     def indices(self, position: int, size: int) -> Tensor:
         """Indices into the training split, on the CPU."""

@@ -18,7 +18,7 @@ from progtrain.errors import ConfigError, SettingError
 from progtrain.growth.expression import Asked, Best, Flat, Name, Node, asked, value
 from progtrain.growth.expression_parser import ExpressionError, parse
 from progtrain.growth.past import last_growth, observed, without_improvement
-from progtrain.metrics import smaller_is_better
+from progtrain.metrics import short, smaller_is_better
 from progtrain.run import Run
 
 CLOCK = ("step", "epoch", "samples", "flops", "seconds", "fraction")
@@ -42,7 +42,7 @@ class Condition:
         if not isinstance(text, str):
             raise SettingError(setting, text, ALLOWED)
         try:
-            return _parsed(text, extra)
+            return _parsed(text, extra, short())
         except ExpressionError as error:
             raise SettingError(setting, text, ALLOWED, _marked(text, error)) from error
 
@@ -69,7 +69,8 @@ class Condition:
 
 
 @lru_cache(maxsize=256)  # conditions are read again at every step
-def _parsed(text: str, extra: tuple[str, ...]) -> Condition:
+def _parsed(text: str, extra: tuple[str, ...], metrics: tuple[str, ...]) -> Condition:
+    """`metrics` are those that are counted now: with others the same text may be wrong."""
     return Condition(text, parse(text, (*NAMES, *extra)))
 
 

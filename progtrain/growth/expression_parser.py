@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection
 from math import isfinite
 from typing import NamedTuple
 
-from progtrain.errors import did_you_mean
 from progtrain.growth.expression import (
     COMPARE,
     WORDS,
@@ -27,7 +26,7 @@ from progtrain.growth.expression import (
     Two,
     is_condition,
 )
-from progtrain.metrics import LOGGED, SHORT, canonical
+from progtrain.metrics import canonical, instead, logged, short
 
 LONGEST = 500  # characters of an expression
 DEEPEST = 30  # brackets and signs within each other
@@ -190,18 +189,19 @@ class _Parser:
     def metric(self, token: _Token) -> str:
         found = canonical(token.text)
         if found is None:
-            near = did_you_mean(token.text, LOGGED)
-            known = ", ".join(LOGGED)
-            raise ExpressionError(token.at, f"A metric is needed here ({known}).{near}")
+            known = ", ".join(logged())
+            told = f"A metric is needed here ({known}).{instead(token.text)}"
+            raise ExpressionError(token.at, told)
         return found
 
     def name(self, token: _Token) -> Node:
         metric = canonical(token.text)
         if token.text not in self.names and metric is None:
-            known = [*self.names, *SHORT, *LOGGED]
+            known = [*self.names, *short(), *logged()]
             first, slash, _ = token.text.partition("/")
             divides = slash and (first in self.names or canonical(first))
-            near = " A division has spaces: a / b." if divides else did_you_mean(token.text, known)
+            near = instead(token.text, self.names)
+            near = " A division has spaces: a / b." if divides else near
             told = f"Unknown name {token.text!r}; known are {', '.join(known)}.{near}"
             raise ExpressionError(token.at, told)
         return Name(token.text if token.text in self.names else str(metric))

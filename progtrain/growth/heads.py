@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from progtrain.errors import ConfigError
 from progtrain.growth.add_head import FIRST, Heads
-from progtrain.objective import cross_entropy
+from progtrain.objective import Criterion, measured, plain
 
 ByHead = Callable[[Tensor], dict[str, Tensor]]
 
@@ -78,12 +78,14 @@ def train_every_head(model: nn.Module) -> None:
         heads.requires_grad_(True)
 
 
-def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def mean_loss(
+    model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion = plain
+) -> tuple[Tensor, Tensor]:
     """The loss on the labels, a mean over all heads that learn, and the logits of the newest."""
     heads = heads_of(model)
     if heads is None or not heads.every:
         logits = model(x)
-        return cross_entropy(logits, y), logits
+        return measured(criterion, logits, y), logits
     with outputs_by_head(model) as by_head:
         logits = model(x)
         outputs = by_head(logits)
@@ -94,5 +96,5 @@ def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             f"train.heads=all cannot train the heads of this {type(model).__name__} together:"
             f" {why}. Use train.heads=newest."
         )
-    losses = [cross_entropy(out, y) for out in outputs.values()]
+    losses = [measured(criterion, out, y) for out in outputs.values()]
     return sum(losses[1:], start=losses[0]) / len(losses), logits

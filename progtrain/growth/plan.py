@@ -21,6 +21,7 @@ from progtrain.growth.grow import Grown, Host, running
 from progtrain.growth.life import lengths
 from progtrain.growth.transaction import construct
 from progtrain.hardware.engine import Engine
+from progtrain.optimizers.group import check_groups
 from progtrain.report.reporter import PlannedStage
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
@@ -64,6 +65,8 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
     if missing and not stages and not run.events:
         raise missing[0]  # no stage can grow this network
     check_names(setup.train, networks)
+    named = [[name for name, _ in ahead.model.named_parameters()] for ahead in networks]
+    check_groups(getattr(setup.optimizer, "groups", {}), named)
     check_times(stages, run, setup)
     return rows
 

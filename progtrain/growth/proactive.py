@@ -14,7 +14,7 @@ from math import log
 from progtrain.clock import Duration, Unit
 from progtrain.errors import require
 from progtrain.growth.past import last_growth, observed, required
-from progtrain.metrics import LOGGED, canonical, smaller_is_better
+from progtrain.metrics import canonical, instead, logged, smaller_is_better
 from progtrain.run import Event, Phase, Run
 
 _LEAST = 3  # observations that a fit needs
@@ -43,9 +43,10 @@ class Proactive:
 
     def __post_init__(self) -> None:
         name = canonical(str(self.metric))
-        losses = ", ".join(metric for metric in LOGGED if smaller_is_better(metric))
+        losses = ", ".join(metric for metric in logged() if smaller_is_better(metric))
         ok = name is not None and smaller_is_better(name)
-        require(ok, "metric", self.metric, f"a logged loss ({losses})")
+        hint = instead(str(self.metric)).strip() if name is None else ""
+        require(ok, "metric", self.metric, f"a logged loss ({losses})", hint)
         require(self.window >= _LEAST, "window", self.window, f"a whole number >= {_LEAST}")
         longer = Duration.parse(self.horizon, "horizon").value > 0
         require(longer, "horizon", self.horizon, "longer than 0")

@@ -12,6 +12,7 @@ from progtrain.errors import require
 from progtrain.growth import remedies
 from progtrain.growth.condition import Condition
 from progtrain.growth.past import last_growth, required
+from progtrain.metrics import canonical, instead, logged
 from progtrain.run import Run
 
 
@@ -48,6 +49,10 @@ class Plateau:
     threshold: float = 0.0  # relative improvement an observation; 0: not used
 
     def __post_init__(self) -> None:
+        metric = canonical(self.metric)
+        allowed = f"a metric that evaluations log ({', '.join(logged())})"
+        require(metric is not None, "metric", self.metric, allowed, instead(self.metric).strip())
+        object.__setattr__(self, "metric", metric)
         require(self.mode in ("max", "min"), "mode", self.mode, "max or min")
         require(self.patience >= 1, "patience", self.patience, "a whole number >= 1")
         require(self.min_delta >= 0, "min_delta", self.min_delta, "a number >= 0")

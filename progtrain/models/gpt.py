@@ -47,6 +47,7 @@ class GPT(nn.Module):
             width, depth, heads, kv_heads, head_size, hidden, norm, mlp, dropout, qk_norm,
             rotary=positions == "rotary", causal=True,
         )  # fmt: skip
+        self.context = shape[0]  # positions it has been trained for (progtrain.generate)
         self.embedding = nn.Embedding(num_classes, width)
         self.positions = nn.Embedding(shape[0], width) if positions == "learned" else None
         self.dropout = nn.Dropout(dropout)

@@ -79,5 +79,5 @@ def _losses(model: nn.Module, setup: Setup) -> Tensor:
     train, losses = setup.batches.sets.train, list[Tensor]()
     with torch.no_grad(), setup.engine.autocast():
         for x, y in setup.batches.every(train, evaluation_batch(train, setup.num_classes)):
-            losses.append(sample_losses(model(x).float(), y).cpu())
+            losses.append(sample_losses(model(x).float(), y, setup.criterion).cpu())
     return torch.cat(losses)

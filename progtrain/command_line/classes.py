@@ -1,0 +1,36 @@
+"""`data.num_classes: null` follows from the data; a check assumes some, a run asks the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from progtrain.command_line import tree
+from progtrain.errors import ConfigError
+
+_ASSUMED = 256
+_SETTING = "data.num_classes"
+
+
+def assume(config: DictConfig) -> bool:
+    """Whether the data must be asked; until then there is a number to check with.
+
+    So a check reads no data; no part refuses a number of classes that only the data can tell.
+    """
+    data = config.get("data")
+    null = isinstance(data, DictConfig) and "num_classes" in data and data.num_classes is None
+    if null:
+        OmegaConf.update(config, _SETTING, _ASSUMED)
+    return null
+
+
+def count(config: DictConfig, build: Callable[[], Any]) -> None:
+    """Ask the data, which `build` makes from the settings, how many classes there are."""
+    OmegaConf.update(config, _SETTING, None)
+    data = build()
+    if not hasattr(data, "count_classes"):
+        target = tree.value_at(config, "data._target_")
+        raise ConfigError(f"{_SETTING} needs a value: {target} cannot count its classes.")
+    OmegaConf.update(config, _SETTING, int(data.count_classes()))

@@ -1,0 +1,1 @@
+"""How training samples are mixed with each other: one file a way."""
