@@ -69,11 +69,11 @@ def remember(run: Run, setup: Setup) -> None:
         return
     last = {n: v for n, v in measured(run, setup).items() if n.startswith(_OF_THE_LAST_STEP)}
     if last:
-        run.memory[_LAST] = {**last}
+        run.memory[_LAST] = {"step": run.clock.step, **last}
 
 
 def remembered(run: Run, prefix: str) -> dict[str, float]:
-    """Those of a monitor."""
+    """Those of a monitor, where they were kept after this very step."""
     rows = run.memory.get(_LAST)
-    last = rows if isinstance(rows, dict) else {}
+    last = rows if isinstance(rows, dict) and rows.get("step") == run.clock.step else {}
     return {n: v for n, v in last.items() if n.startswith(prefix) and isinstance(v, float)}
