@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import classes, metrics, signatures, tree
+from progtrain.command_line import classes, early, metrics, signatures, tree
 from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
 from progtrain.command_line.typos import suggestion
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Augment,
         Curriculum,
         Data,
+        Debug,
         Growth,
         Hardware,
         Loss,
@@ -47,14 +48,21 @@ if TYPE_CHECKING:
         Transfer,
         Warmup,
     )
-    from progtrain.settings import Checkpoints, Nonfinite, Proof, Stopping, Training
+    from progtrain.settings import (
+        Checkpoints,
+        Nonfinite,
+        Planning,
+        Proof,
+        Stopping,
+        Training,
+    )
 
 # What our growth YAMLs start from; a model without such sizes starts as it is.
 _START = {"width": 0.5, "depth": 0.5}
 _PARTS = (
     *("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth"),
     *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
-    *("checkpoint", "mix", "loss", "nonfinite"),
+    *("checkpoint", "mix", "loss", "nonfinite", "plan", "debug"),
 )
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
@@ -135,6 +143,8 @@ class Parts:
     proof: Proof
     checkpoint: Checkpoints
     nonfinite: Nonfinite
+    plan: Planning
+    debug: Debug
     task: str  # train, or plan
     seed: int
     resume: bool
@@ -209,29 +219,23 @@ def refusals(config: DictConfig, relevant: Callable[[str], bool] = lambda _: Tru
     blamed = [path for path in told if not _passes_on(path, nodes[path], told)]
     problems = [told[path] for path in blamed]
     if not told and relevant("model"):
-        problems += _model_refusals(config)
+        problems += _early(config)
     return problems
 
 
-def _model_refusals(config: DictConfig) -> list[str]:
-    """Build the first and the full network without memory, for what their classes refuse."""
-    import torch
-
-    problems: list[str] = []
+def _early(config: DictConfig) -> list[str]:
+    """What is wrong with the plan, as far as the settings alone can tell."""
     try:
-        factory, growth = ModelFactory(config), _make(config, "growth")
+        factory, growth, train = (
+            ModelFactory(config),
+            _make(config, "growth"),
+            _make(config, "train"),
+        )
         sizes: list[Mapping[str, int | float]] = [growth.start, {}] if growth.start else [{}]
+        limit = OmegaConf.select(config, "stop.max_params")
     except Exception:
-        return problems  # a class of the user's that only a run can build
-    for size in sizes:
-        try:
-            with torch.device("meta"):
-                factory(size)
-        except ConfigError as error:
-            problems.append(str(error))
-        except Exception:
-            continue  # not every network can be built on meta; the run says what is wrong
-    return list(dict.fromkeys(problems))
+        return []  # a class of the user's that only a run can build
+    return [*early.late_stages(growth, train), *early.refused_networks(factory, sizes, limit)]
 
 
 def _make(config: DictConfig, path: str) -> Any:

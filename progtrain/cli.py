@@ -21,9 +21,9 @@ from progtrain import __version__
 from progtrain.checkpoint.lock import acquire
 from progtrain.command_line import directory, from_checkpoint, job, resume
 from progtrain.command_line.argv import Command, Mode, key_of, read
-from progtrain.command_line.check import Plan, check, hydra_problems, plan, report
+from progtrain.command_line.check import Plan, check, hydra_problems, plan
 from progtrain.command_line.session import VERSION_BASE, conf_directory, given, opened
-from progtrain.errors import ConfigError, ProgtrainError, SettingError
+from progtrain.errors import ConfigError, ProgtrainError, SettingError, report
 
 INTERRUPTED = 130
 

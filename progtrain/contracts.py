@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from progtrain.build import Parts
     from progtrain.clock import Clock, Duration, Moment
     from progtrain.curriculum.view import View
     from progtrain.data.draws import Draws
-    from progtrain.data.sets import Sets
+    from progtrain.data.sets import Batches, Sets
+    from progtrain.debug.around import Around
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
     from progtrain.hardware.engine import Engine
+    from progtrain.machine import Machine
     from progtrain.metrics.tally import Answers, Counted
     from progtrain.monitors.finding import Occasion, Watched
     from progtrain.objective import Criterion
@@ -351,6 +354,27 @@ class Curriculum(Protocol):
 
         Asked once a run and stored with it; the clock is charged here.
         """
+        ...
+
+
+class Debug(Protocol):
+    """A way to look into a run (group `debug`): around the machine, never inside it."""
+
+    @property
+    def status(self) -> str:
+        """The run's `status` in result.json; anything but `done` is no result."""
+        ...
+
+    def trimmed(self, parts: Parts) -> Parts:
+        """The parts of the run to be made; raises `ConfigError` where it cannot look into them."""
+        ...
+
+    def cut(self, batches: Batches, size: int) -> Batches:
+        """The data of the run to be made; `size` samples are one optimizer step."""
+        ...
+
+    def drive(self, machine: Machine, around: Around) -> StopReason:
+        """Take the machine to its end; what was seen goes to `around`."""
         ...
 
 

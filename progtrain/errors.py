@@ -6,7 +6,7 @@ torch, so the command line can answer a typing mistake at once.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -63,6 +63,12 @@ class BusyError(ProgtrainError):
     exit_code = 6
 
 
+class FoundError(ProgtrainError):
+    """A debug mode has found what it looks for; the run itself went as it should."""
+
+    exit_code = 7
+
+
 class Interrupted(ProgtrainError):  # noqa: N818 - it is no error
     """A signal ended the run after a last checkpoint."""
 
@@ -95,6 +101,15 @@ def require(ok: bool, setting: str, got: object, allowed: str, hint: str = "") -
     """Raise `SettingError` unless `ok`; for `__post_init__` of plug-ins."""
     if not ok:
         raise SettingError(setting, got, allowed, hint)
+
+
+def report(problems: Sequence[str]) -> str:
+    """One message of one or more problems."""
+    each = list(dict.fromkeys(problems))
+    if len(each) == 1:
+        return each[0]
+    lines = "\n".join(f"  {text}" for text in each)
+    return f"{len(each)} problems, nothing was started.\n{lines}"
 
 
 @contextmanager

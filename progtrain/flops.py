@@ -50,12 +50,12 @@ def _counted(model: nn.Module, x: Tensor, count: Callable[[nn.Module, Tensor], f
 
 def _measure(model: nn.Module, x: Tensor, count: Callable[[nn.Module, Tensor], float]) -> float:
     try:
-        return count(_without_values(model), x[:_BATCH].to("meta"))
+        return count(on_meta(model), x[:_BATCH].to("meta"))
     except (NotImplementedError, RuntimeError):  # it looks at values somewhere
         return count(copy.deepcopy(model), x[:_BATCH])
 
 
-def _without_values(model: nn.Module) -> nn.Module:
+def on_meta(model: nn.Module) -> nn.Module:
     """A copy on the meta device; its tensors are never copied, which a large network would feel."""
     empty: dict[int, object] = {id(b): b.to("meta") for b in model.buffers()}
     for p in model.parameters():

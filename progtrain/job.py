@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -16,17 +17,23 @@ from progtrain.checkpoint.read import latest
 from progtrain.checkpoint.write import write
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
+from progtrain.debug.again import Anew
+from progtrain.debug.around import Around
 from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
+from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
 from progtrain.inputs import Inputs
 from progtrain.machine import Machine
 from progtrain.metrics import choosing
+from progtrain.planning.task import foresee, write_plan
 from progtrain.report.diverged import diverged
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
+from progtrain.report.header import header
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
 from progtrain.report.screen import reporter
+from progtrain.report.words import assigned
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.signals import asked
@@ -47,16 +54,19 @@ def train_job(parts: Parts, directory: Path) -> float:
         sweep(folder)
         sweep(folder / BEST)
         saved = latest(folder) if parts.resume else None
-        batches = batches_of(parts, engine)
+        parts = parts.debug.trimmed(parts)
+        size = parts.train.batch_size * parts.train.accumulate
+        batches = parts.debug.cut(batches_of(parts, engine), size)
         run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
-            setup = new_setup(parts, engine, batches)
-            begin_curriculum(run, setup, ranked=False)
-            print_plan(run, plan(run, setup))
+            rehearsal = foresee(parts, engine, batches, run, directory)
+            print_plan(run, rehearsal)
+            write_plan(rehearsal, directory)
             return float("nan")
         truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
-        files = Files(directory, parts.choices, _overrides(directory))
-        facts = [engine.facts(), *(saved.skipped if saved else ())]
+        files = Files(directory, parts.choices, _overrides(directory), parts.debug.status)
+        facts = [engine.facts(), *header(run, batches.sets, parts)]
+        facts += saved.skipped if saved else ()
         again = _resume_command(parts, directory)
         shown = reporter(directory, parts.choices, facts, again)
         with Many([files, shown]) as reports:
@@ -68,12 +78,16 @@ def train_job(parts: Parts, directory: Path) -> float:
             reports.started(run, plan(run, setup))
             for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
                 reports.noted(run, line)
+            for line in warnings(run, setup):
+                reports.noted(run, f"warning: {line}")
+            around = Around(directory, Anew(parts, batches, saved))
             try:
-                reason = Machine(run, setup).go()
+                reason = parts.debug.drive(Machine(run, setup), around)
             except DivergedError as error:
                 raise diverged(directory, error) from error
     if reason is StopReason.INTERRUPTED:
         raise Interrupted(signals.number, f"Continue with: {again}")
+    around.conclude(partial(print, flush=True))
     return run.last_metric if run.last_metric is not None else float("nan")
 
 
@@ -109,7 +123,9 @@ def _notes(saved: Checkpoint | None, engine: Engine) -> list[str]:
 def _resume_command(parts: Parts, directory: Path) -> str:
     """What continues this run; packages of the user's must be named again."""
     plugins = ",".join(parts.config.get("plugins") or [])
-    return f"progtrain resume={directory}" + (f" 'plugins=[{plugins}]'" if plugins else "")
+    return f"progtrain {assigned('resume', directory)}" + (
+        f" 'plugins=[{plugins}]'" if plugins else ""
+    )
 
 
 def _overrides(directory: Path) -> list[str]:

@@ -21,6 +21,7 @@ Everything that changes is in `Run`. No algorithm is named here; what a step doe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 
 from progtrain.boundary import close, grow, look, save, save_best
@@ -55,10 +56,17 @@ class Machine:
 
     def go(self) -> StopReason:
         """Train and grow until a reason to stop; the reason."""
+        for _ in self.moves():
+            pass
+        return self.stop()
+
+    def moves(self) -> Iterator[State]:
+        """Train and grow move by move: each is named, and made when the next one is asked for."""
         self.run.model.train()
         self.run.spent.begin(self.run.clock.now)
         state = State.DECIDE
         while state is not State.STOP:
+            yield state
             match state:
                 case State.DECIDE:
                     state = self._decide()
@@ -68,7 +76,6 @@ class Machine:
                     state = self._step()
                 case State.OBSERVE:
                     state = self._observe()
-        return self._stop()
 
     def _decide(self) -> State:
         run = self.run
@@ -152,7 +159,9 @@ class Machine:
             save(self.run, self.setup, self.stepper.loss)
         return State.DECIDE
 
-    def _stop(self) -> StopReason:
+    def stop(self, why: StopReason | None = None) -> StopReason:
+        """End the run, here and now where a reason is given; the reason."""
+        self.run.stopped = why or self.run.stopped
         assert self.run.stopped is not None
         self.stepper.settle()
         close(self.run, self.setup, self.stepper.loss)

@@ -77,6 +77,7 @@ class StopReason(Enum):
         "A monitor has stopped the run, and its finding says why. Choose a longer warmup.length or"
         " a smaller optimizer.lr, or monitor=none to train on."
     )
+    DEBUGGED = "The debug mode is through. Leave debug=<mode> out to train."
     INTERRUPTED = "Interrupted. The last checkpoint is complete; resume=<directory> continues it."
 
 

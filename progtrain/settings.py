@@ -167,6 +167,18 @@ class Nonfinite:
 
 
 @dataclass(frozen=True)
+class Planning:
+    """How `task=plan` comes to its numbers."""
+
+    rehearse: bool = True  # take real steps of every stage on a copy; else everything is counted
+    steps: int = 2  # optimizer steps of each stage that are timed; two more are always taken
+
+    def __post_init__(self) -> None:
+        _at_least(self, "steps", 1)
+        require(self.steps <= 1000, "steps", self.steps, "at most 1000", "Two are enough.")
+
+
+@dataclass(frozen=True)
 class Proof:
     """What a growth must prove on a probe batch before it happens."""
 

@@ -80,6 +80,7 @@ def leaps(one: str) -> tuple[str, ...]:
     return tuple(f"monitor.instability.{name}={limit}" for name, limit in limits.items())
 
 
+LENIENT = ("growth=none", "debug.loss=1e9", "debug.steps=12")
 STILL = ("model.norm=none", "optimizer.lr=1e-9")  # nothing improves
 TEXT = ("model=gpt", "data=text", "data.length=8", "data.bytes=2000")
 WINDOWS = ("model=gpt", "data=text", "data.length=32", "data.bytes=4000")
@@ -156,6 +157,7 @@ SAME_BITS = {
     "hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)",
     "experiment": "recipes: several options in one word (test_experiments)",
     "monitor": "a warning changes nothing (test_monitors)",
+    "debug": "looks, or makes another run on purpose (test_debug)",
 }
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
@@ -251,6 +253,14 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "stop.max_flops": "5e4",
         "stop.max_seconds": "1e-9",
         "stop.patience": ("1", *PLATEAU, *STILL),
+        "stop.early_stopping": ("4steps", *STILL, "train.evaluate_every=2steps"),
+        "stop.min_delta": (
+            "10",
+            "stop.early_stopping=4steps",
+            "optimizer.lr=0.03",
+            "train.evaluate_every=2steps",
+            *LOSS,
+        ),
     },
     "model/mlp": {"width": "6", "depth": "3", "norm": "layer", "activation": "tanh"},
     "model/cnn": {
@@ -503,11 +513,13 @@ SETTINGS: dict[str, dict[str, Another]] = {
     "scheduler/one_cycle": {"pct_start": "0.5", "div_factor": "10", "final_div_factor": "10"},
     "scheduler/cosine": {"length": "50%", "final": "0.1"},
     "scheduler/exponential": {"gamma": "0.5", "every": "1steps"},
+    "debug/overfit_batches": {"batches": ("2", *LENIENT), "steps": ("9", *LENIENT)},
     "optimizer/sgd": {
         "lr": "0.05",
         "momentum": "0.8",
         "nesterov": "false",
         "weight_decay": "0.1",
+        "groups": "{one: {match: stem.*, lr: 0.1, weight_decay: 0.5}}",
     },
     "optimizer/adamw": {
         "lr": "1e-3",
@@ -515,6 +527,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "beta2": "0.9",
         "eps": "1e-3",
         "weight_decay": "0.1",
+        "groups": "{one: {match: stem.*, lr: 0.1, weight_decay: 0.5}}",
     },
     "optimizer/muon": {
         "lr": "0.01",
@@ -523,17 +536,21 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "adamw_lr": "1e-3",
         "adamw_beta1": "0.8",
         "adamw_beta2": "0.9",
+        "groups": "{one: {match: stem.*, lr: 0.1, weight_decay: 0.5}}",
     },
     "optimizer/torch": {
         "name": "RAdam",
         "lr": "1e-3",
         "weight_decay": "0.1",
         "arguments": "{betas: [0.8, 0.9]}",
+        "groups": "{one: {match: stem.*, lr: 0.1, weight_decay: 0.5}}",
     },
 }
 
 # What must not change the weights, and why.
 SILENT = {
+    "monitor/gradients": {"limit": "what is told (test_measured)"},
+    "monitor/mfu": {"peak_tflops": "what is told (test_measured)"},
     "monitor/contribution": {
         "threshold": "which growths are found (test_monitors)",
         "every": "a measurement changes no weight (test_monitors)",
@@ -558,7 +575,20 @@ SILENT = {
         "stop.max_params": "refuses a plan (test_limits)",
         "checkpoint.every": "storing changes nothing (test_resume)",
         "checkpoint.keep": "storing changes nothing",
+        "checkpoint.best": "storing changes nothing (test_best)",
+        **{
+            f"nonfinite.{name}": "what follows a step that is not finite (test_nonfinite)"
+            for name in ("policy", "in_a_row", "most", "back", "rollbacks")
+        },
+        "plan.rehearse": "a plan trains nothing (test_plan)",
+        "plan.steps": "how often a plan measures (test_plan)",
     },
+    "debug/overfit_batches": {"loss": "a verdict (test_debug)"},
+    "debug/profile": dict.fromkeys(
+        ("wait", "warmup", "active", "around_growth", "rows"), "what is recorded (test_debug)"
+    ),
+    "debug/nans": {"backward": "where it looks (test_debug)"},
+    "debug/determinism": {"resume": "when the second run resumes (test_debug)"},
     "transfer/distill": {"device": "where it computes (test_transfer, on a GPU)"},
     "transfer/progressive": {"device": "where they compute (test_transfer, on a GPU)"},
     "data/cifar10": dict.fromkeys(("name", "root", "download", "shape"), "where the data are"),

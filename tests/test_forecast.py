@@ -13,7 +13,7 @@ from progtrain.curriculum.forecast import Timeline, stretches
 from progtrain.errors import ConfigError
 from progtrain.growth import budget
 from progtrain.growth.budget import flops_left
-from progtrain.growth.plan import lived
+from progtrain.growth.plan_checks import lived
 from progtrain.run import Run
 
 CNN = ("model=cnn", "model.width=4")

@@ -19,7 +19,7 @@ from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
 from progtrain.command_line.surprises import surprises
 from progtrain.command_line.values import shown
-from progtrain.errors import ConfigError, did_you_mean
+from progtrain.errors import ConfigError, did_you_mean, report
 from progtrain.metrics.names import TAKEN
 
 _LAST_SEED = 2**63 - 1
@@ -29,7 +29,7 @@ _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
     *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
-    *("predict", "export"),
+    *("predict", "export", "plan", "debug"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 
@@ -79,15 +79,6 @@ def plan(session: Session, command: Command) -> Plan:
     run_dir = Path(str(OmegaConf.select(config, key)))
     parsed = [session.parse(text) for text in command.overrides]
     return Plan(config, run_dir, tuple(_warnings(command, parsed, _sweeper_params(config))))
-
-
-def report(problems: Sequence[str]) -> str:
-    """One message of one or more problems."""
-    each = list(dict.fromkeys(problems))
-    if len(each) == 1:
-        return each[0]
-    lines = "\n".join(f"  {text}" for text in each)
-    return f"{len(each)} problems, nothing was started.\n{lines}"
 
 
 def _sweep_problems(

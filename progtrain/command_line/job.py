@@ -87,7 +87,8 @@ def _train(config: DictConfig, many: bool) -> float:
             print(f"job {directory.name} is done already", flush=True)
             return done
     parts = build.build(config)
-    build.write_config(parts.config, directory)
+    if parts.task != "plan":
+        build.write_config(parts.config, directory)
     return train_job(parts, directory)
 
 

@@ -7,20 +7,23 @@ so a plan that cannot be carried out fails before the clock starts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from progtrain.clock import Duration
-from progtrain.curriculum.forecast import Timeline
 from progtrain.data.sets import mixed
-from progtrain.errors import ConfigError, NothingToGrowError, settings_of
-from progtrain.flops import num_params, training_flops
+from progtrain.errors import ConfigError, NothingToGrowError, report, settings_of
+from progtrain.flops import num_params, on_meta, training_flops
 from progtrain.growth.declared import pass_over
 from progtrain.growth.freezing import check_names
 from progtrain.growth.grow import Grown, Host, running
-from progtrain.growth.life import lengths
-from progtrain.growth.transaction import construct
-from progtrain.hardware.engine import Engine
+from progtrain.growth.plan_checks import (
+    mistimed,
+    no_room,
+    start_too_large,
+    step_too_dear,
+    too_large,
+)
+from progtrain.growth.transaction import check_pair, construct
 from progtrain.optimizers.group import check_groups
 from progtrain.report.reporter import PlannedStage
 from progtrain.run import Event, Phase, Run, Stage
@@ -30,12 +33,16 @@ from progtrain.transfer.teachers import taught_by
 
 _MOST = 100  # stages that are worth planning
 
+Ahead = Callable[[Run, Setup, Stage], tuple[Grown, Run]]  # a copy, and the run that has it
 
-def plan(run: Run, setup: Setup) -> list[PlannedStage]:
+
+def plan(run: Run, setup: Setup, ahead_by: Ahead | None = None) -> list[PlannedStage]:
     """The stages to come, if each comes in time; the first row is the network now.
 
-    Raises `ConfigError` or `GrowthError` for a plan that cannot be carried out.
+    `ahead_by` grows a copy (default: with the values it would have). Raises `ConfigError` or
+    `GrowthError` for a plan that cannot be carried out.
     """
+    grown_by = ahead_by or with_values
     with settings_of("scheduler"):
         learning_rate(run, setup)
     ahead = replace(
@@ -43,14 +50,17 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
     )
     rows = [PlannedStage("start" if not run.events else "now", run.params, run.flops, "")]
     stages, missing = list[Stage](), list[NothingToGrowError]()
-    networks = [ahead]
+    networks, problems = [ahead], list[str]()
+    if not run.events:
+        first = start_too_large(run.params, setup.stop.max_params)
+        problems += [p for p in (first, step_too_dear(run.step_flops, setup.stop)) if p]
     while len(rows) <= _MOST:
         with settings_of("growth"):
             stage = setup.growth.upcoming(ahead)
         if not isinstance(stage, Stage):
             break
         try:
-            grown, ahead = _grown(ahead, setup, stage)
+            grown, ahead = grown_by(ahead, setup, stage)
         except NothingToGrowError as error:
             pass_over(ahead, stage, error)
             missing.append(error)
@@ -60,22 +70,42 @@ def plan(run: Run, setup: Setup) -> list[PlannedStage]:
         what = grown.edit.brief()
         networks.append(ahead)
         rows.append(PlannedStage(stage.name, ahead.params, ahead.flops, what, taught))
-        _check_size(rows, setup.stop.max_params)
-        _check_memory(rows, setup.engine)
+        found = too_large(rows, setup.stop.max_params), no_room(rows, setup.engine)
+        problems += [problem for problem in found if problem]
+        if found[1]:  # the next one would be grown all the same
+            break
     if missing and not stages and not run.events:
         raise missing[0]  # no stage can grow this network
     check_names(setup.train, networks)
     named = [[name for name, _ in ahead.model.named_parameters()] for ahead in networks]
     check_groups(getattr(setup.optimizer, "groups", {}), named)
-    check_times(stages, run, setup)
+    problems += mistimed(stages, run, setup)
+    if problems:
+        raise ConfigError(report(problems))
     return rows
 
 
-def _grown(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
+def with_values(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
     """The run as if the stage had grown."""
     seed = mixed(ahead.seed, len(ahead.events))
     with running(stage.name):
         grown = construct(Host.of(ahead), stage, setup, seed)
+    return grown, _after(ahead, stage, grown)
+
+
+def by_shape(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
+    """The same of a run on the meta device: new entries get no values."""
+    check_pair(stage.operator, setup.warmup)
+    host = replace(Host.of(ahead), stage=stage.name)
+    edit = stage.operator.propose(host).settled(host.model)
+    model = copy.deepcopy(host.model)
+    edit.apply(model, host.template)
+    grown = Grown(on_meta(model), edit, host)
+    return grown, _after(ahead, stage, grown)
+
+
+def _after(ahead: Run, stage: Stage, grown: Grown) -> Run:
+    with running(stage.name):
         flops = training_flops(grown.model, ahead.probe.x)
     params, now = num_params(grown.model), ahead.clock.now
     event = Event(
@@ -83,65 +113,4 @@ def _grown(ahead: Run, setup: Setup, stage: Stage) -> tuple[Grown, Run]:
         ahead.params, params, ahead.flops, flops, False, 0.0, None,
     )  # fmt: skip
     events = [*ahead.events, event]
-    return grown, replace(ahead, model=grown.model, events=events, params=params, flops=flops)
-
-
-def _check_size(rows: Sequence[PlannedStage], limit: int | None) -> None:
-    before, row = rows[-2], rows[-1]
-    if limit is not None and row.params > limit:
-        raise ConfigError(
-            f"Stage {row.name!r} would need {row.params:,} parameters; stop.max_params={limit:,}"
-            f" ({before.name} has {before.params:,}). Raise it, or declare less growth."
-        )
-
-
-def _check_memory(rows: Sequence[PlannedStage], engine: Engine) -> None:
-    """Refuse a stage whose growth cannot fit: the old network stands beside the new one."""
-    before, row, free = rows[-2], rows[-1], engine.free_memory()
-    need = row.memory + before.memory
-    if free is not None and need - rows[0].memory > free:
-        raise ConfigError(
-            f"Stage {row.name!r} would need at least {need / 2**30:,.1f} GiB for weights, gradients"
-            f" and optimizer state while it grows ({row.params:,} parameters beside"
-            f" {before.params:,}); {free / 2**30:,.1f} GiB are free. Declare less growth, or train"
-            " on another device."
-        )
-
-
-def check_times(stages: Sequence[Stage], run: Run, setup: Setup) -> None:
-    """Refuse a stage beyond the end, or one whose life does not fit before the next one's time.
-
-    Only times that convert into samples can be compared.
-    """
-    clock, timeline = run.clock, Timeline.of(run)
-    end = timeline.after(0, clock.total)
-    times = [timeline.after(0, stage.at) if stage.at else None for stage in stages]
-    lasting = lengths(setup)
-    for stage, time, following in zip(stages, times, [*times, end][1:], strict=True):
-        if time is None or following is None or end is None:
-            continue
-        if time >= end:
-            raise ConfigError(
-                f"growth.stages.{stage.name}.at={stage.at} is not before the end of the run,"
-                f" train.duration={clock.total}."
-            )
-        if time >= following:
-            raise ConfigError(
-                f"growth.stages.{stage.name}.at={stage.at} is not before the stage after it."
-            )
-        if lived(time, lasting.values(), timeline) > following * (1 + 1e-9):
-            first, last = timeline.step(time) or 0, timeline.step(following) or 0
-            words = ", ".join(f"{phase.value} {length}" for phase, length in lasting.items())
-            raise ConfigError(
-                f"The life of growth {stage.name!r} ({words}) does not fit into its stage, which"
-                f" lasts {last - first:.0f} steps from {stage.at}. Shorten the warmup"
-                " or growth.consolidation, or move the stages apart."
-            )
-
-
-def lived(time: float, lasting: Iterable[Duration], timeline: Timeline) -> float:
-    """The sample at which a growth of `time` is integrated, as far as that can be known."""
-    for length in lasting:
-        after = timeline.after(time, length)
-        time = time if after is None else after
-    return time
+    return replace(ahead, model=grown.model, events=events, params=params, flops=flops)

@@ -68,7 +68,7 @@ class Bar:
     fraction: float = 0.0
     _label: str = ""
     _figures: list[str] = field(default_factory=lambda: list[str]())
-    _times: str = ""
+    _times: list[str] = field(default_factory=lambda: list[str]())
     _loss: float | None = None
     _spans: list[tuple[float, Phase]] = field(default_factory=lambda: [(0.0, Phase.INTEGRATED)])
     _growths: list[float] = field(default_factory=lambda: list[float]())
@@ -100,21 +100,19 @@ class Bar:
             if self.pace.steps < 1000
             else f"{self.pace.steps:,.0f} it/s",
         ]
-        self._times = (
-            f"{self.fraction:.0%} · {words.seconds(now.seconds)}"
-            f" · ETA {self.pace.left(self.fraction)}"
-        )
+        left = self.pace.left(self.fraction)
+        self._times = [f"{self.fraction:.0%}", words.seconds(now.seconds), f"ETA {left}"]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # one column stays free: a full line makes some terminals wrap
         width = options.max_width - 1
         label = Text(self._label, style=f"black on {LOOKS[self.phase][0]}", no_wrap=True)
         if width + 1 >= ONE_LINE_WIDTH:
-            figures = fit([self._times, *self._figures], width - label.cell_len - BAND_WIDTH - 2)
+            figures = fit([*self._times, *self._figures], width - label.cell_len - BAND_WIDTH - 2)
             yield _line(label, self.band(width - label.cell_len - len(figures) - 2), figures, width)
             return
-        room = width - label.cell_len - len(self._times) - 2
-        yield _line(label, self.band(room), self._times, width)
+        times = fit(self._times, width - label.cell_len - 1)
+        yield _line(label, self.band(width - label.cell_len - len(times) - 2), times, width)
         yield _line(Text(""), Text(""), fit(self._figures, width), width)
 
     def band(self, width: int) -> Text:
@@ -126,7 +124,7 @@ class Bar:
             phase = next(phase for start, phase in reversed(self._spans) if start <= centre)
             colour, shade = LOOKS[phase]
             if cell in grown:
-                text.append("▲", style="bold white")
+                text.append("▲", style="bold")  # seen on light and on dark
             elif centre <= self.fraction:
                 text.append(shade, style=colour)
             else:

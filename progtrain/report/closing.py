@@ -28,6 +28,6 @@ def best(run: Run) -> str:
     return "checkpoints/best: " + ", ".join(name for name, *_ in ranked(run))
 
 
-def speed(found: Mapping[str, float]) -> str:
+def pace(found: Mapping[str, float]) -> str:
     """Mean throughput, peak memory and MFU, as far as monitors have measured them."""
     return ", ".join(text.format(found[name]) for name, text in _SPEED.items() if name in found)

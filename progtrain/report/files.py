@@ -30,10 +30,14 @@ class Files:
     """Writes rows under `directory`, after those that are there."""
 
     def __init__(
-        self, directory: Path, choices: Mapping[str, str], overrides: Sequence[str]
+        self,
+        directory: Path,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        status: str = "done",  # of a run that comes to its end
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
+        self.directory, self.status = directory, status
         self.choices, self.overrides = dict(choices), list(overrides)
         self._open = {name: (directory / name).open("ab") for name in (METRICS, EVENTS)}
 
@@ -123,7 +127,7 @@ class Files:
     def _result(self, run: Run) -> dict[str, Json]:
         now = run.clock.now
         return {
-            "status": "interrupted" if run.stopped is StopReason.INTERRUPTED else "done",
+            "status": "interrupted" if run.stopped is StopReason.INTERRUPTED else self.status,
             "metric_name": run.metric,
             "mode": run.mode,
             "metric": run.last_metric,

@@ -94,6 +94,7 @@ class Lines:
             self._say(f"{label}: {sentence}")
         self._say(f"outputs: {self.heading.directory}")
         self._say(f"resume: {self.heading.resume_command}")
+        self._say(f"test: {self.heading.test_command}")
 
     def _say(self, text: str) -> None:
         line = words.encodable(words.one_line(text), self._encoding)

@@ -1,8 +1,8 @@
-"""`task=plan`: the stages to come, and everything in the network that can grow."""
+"""`task=plan` on the screen: stages and what they take, the whole, and everything that can grow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,29 +15,153 @@ from progtrain.growth.stacks import BlockStack, stacks
 from progtrain.report import words
 
 if TYPE_CHECKING:
-    from progtrain.report.reporter import PlannedStage
+    from progtrain.planning.rows import Rehearsal, Row, Span, Totals
     from progtrain.run import Run
 
 _WIDE = 120  # columns where the output is no terminal
+_NUMBERS = (
+    *("units", "step", "tensors", "blocks", "first", "parameters", "a step", "time a step"),
+    *("steps", "FLOPs", "time", "training", "evaluating", "growing", "on disk"),
+)
 
 
-def print_plan(run: Run, plan: Sequence[PlannedStage], console: Console | None = None) -> None:
-    """Print stages, spaces and stacks of the network as it is now."""
+def print_plan(run: Run, rehearsal: Rehearsal, console: Console | None = None) -> None:
+    """Print stages, costs, totals, and spaces and stacks of the network as it is now."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDE, highlight=False, markup=False)
     x = run.probe.x[:2]
-    console.print(_stages(plan))
+    rows = rehearsal.rows
+    console.print(_stages(rows))
+    console.print(_costs(rows))
+    console.print(_memory(rows, rehearsal.rehearsed))
+    for line in (*_totals(rehearsal.totals), *_told(rehearsal)):
+        console.print(line)
     console.print(_spaces(spaces(run.model, x)))
     empty = [BlockStack(block.stack, 0, 0) for block in first_blocks(Host.of(run))]
     console.print(_stacks([*stacks(run.model, x), *empty]))
 
 
-def _stages(plan: Sequence[PlannedStage]) -> Table:
-    table = _table("Stages", "stage", "adds", "parameters", "per sample", "memory, at least")
-    for (name, what, params, flops), row in zip(words.planned(plan), plan, strict=False):
-        table.add_row(name, what, params, flops, f"{row.memory / 2**20:,.1f} MiB")
+def _shortened(rows: Sequence[Row]) -> list[Row | None]:
+    """A plan is read, not scrolled: both ends of a long one; None stands for those between."""
+    if len(rows) <= words.PLAN_ROWS:
+        return list(rows)
+    half = words.PLAN_ROWS // 2
+    return [*rows[:half], None, *rows[-half:]]
+
+
+def _stages(rows: Sequence[Row]) -> Table:
+    table = _table("Stages", "stage", "begins", "adds", "parameters", "a step")
+    for row in _shortened(rows):
+        if row is None:
+            table.add_row("…", f"{len(rows) - words.PLAN_ROWS} more", "…", "…", "…")
+            continue
+        table.add_row(
+            row.name,
+            row.when,
+            row.what,
+            f"{row.params:,} ({words.ratio(rows[0].params, row.params)})",
+            f"{words.flops(row.flops_per_step)}"
+            f" ({words.ratio(rows[0].flops_per_step, row.flops_per_step)})",
+        )
     return table
+
+
+def _costs(rows: Sequence[Row]) -> Table:
+    title = "Cost of each stage, until the next"
+    table = _table(title, "stage", "steps", "FLOPs", "time a step", "time", "growing", "on disk")
+    for row in _shortened(rows):
+        if row is None:
+            table.add_row(*["…"] * 7)
+            continue
+        table.add_row(
+            row.name,
+            words.MISSING if row.steps is None else f"{row.steps:,}",
+            words.MISSING if row.flops is None else words.flops(row.flops),
+            _short(row.step_seconds),
+            _time(row.seconds),
+            _time(row.growth_seconds),
+            size(row.checkpoint),
+        )
+    return table
+
+
+def _memory(rows: Sequence[Row], rehearsed: bool) -> Table:
+    title = "Peak memory" if rehearsed else "Memory, at least (counted, plan.rehearse=false)"
+    table = _table(title, "stage", "training", "evaluating", "growing")
+    table.add_column("in a training step")
+    for row in _shortened(rows):
+        if row is None:
+            table.add_row(*["…"] * 5)
+            continue
+        held = row.held
+        kept = f", kept {size(held.kept)}" if held.kept else ""
+        table.add_row(
+            row.name,
+            size(row.step_memory),
+            size(row.evaluation_memory),
+            size(row.growth_memory),
+            f"weights {size(held.weights)}, gradients {size(held.gradients)}, optimizer"
+            f" {size(held.optimizer)}{kept}, activations {size(row.activations)}",
+        )
+    return table
+
+
+def _totals(totals: Totals) -> Iterator[str]:
+    whole = [f"{totals.steps:,} steps"] if totals.steps is not None else []
+    whole += [_span(totals.flops, words.flops)] if totals.flops else []
+    whole += [_span(totals.seconds, words.seconds)] if totals.seconds else []
+    yield "Whole run: " + (", ".join(whole) or "its length cannot be told without real steps")
+    if totals.flops and totals.flops.least != totals.flops.most:
+        yield "  (from what it comes to if nothing more grows, to all growths at once)"
+    if totals.training and totals.evaluating and totals.growing:
+        yield (
+            f"  of that training {_span(totals.training, words.seconds)}, evaluating"
+            f" {_span(totals.evaluating, words.seconds)}, growing"
+            f" {_span(totals.growing, words.seconds)}, storing {_time(totals.storing)}"
+        )
+    free = "" if totals.memory_free is None else f" of {size(totals.memory_free)} free"
+    data = f"; the data set takes {size(totals.data)} beside it" if totals.data else ""
+    yield f"Memory: at most {size(totals.memory)}{free}{data}"
+    yield (
+        f"Disk: {totals.checkpoints} checkpoints stay, each at most {size(totals.checkpoint)};"
+        f" {size(totals.disk)} needed while one is written, {size(totals.disk_free)} free"
+    )
+
+
+def _told(rehearsal: Rehearsal) -> Iterator[str]:
+    from progtrain.planning.rows import INCLUDES
+
+    yield INCLUDES
+    for warning in rehearsal.warnings:
+        yield f"warning: {warning}"
+    yield ""
+
+
+def _span(span: Span, told: Callable[[float], str]) -> str:
+    least, most = told(span.least), told(span.most)
+    return least if least == most else f"{least} to {most}"
+
+
+def _time(number: float | None) -> str:
+    return words.MISSING if number is None else words.seconds(number)
+
+
+def _short(number: float | None) -> str:
+    """Seconds of one step."""
+    if number is None:
+        return words.MISSING
+    return f"{number * 1000:,.3g} ms" if number < 1 else words.seconds(number)
+
+
+def size(number: float | None) -> str:
+    """`3.2 MiB`."""
+    if number is None:
+        return words.MISSING
+    for power, unit in ((3, "GiB"), (2, "MiB")):
+        if number >= 1024**power:
+            return f"{number / 1024**power:,.1f} {unit}"
+    return f"{number / 1024:,.1f} KiB"
 
 
 def _spaces(found: Sequence[Space]) -> Table:
@@ -81,6 +205,6 @@ def _stacks(found: Sequence[BlockStack]) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
-        numbers = column in ("units", "step", "tensors", "blocks", "first", "memory, at least")
+        numbers = column in _NUMBERS
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     return table

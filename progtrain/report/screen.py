@@ -144,16 +144,22 @@ class Screen:
         # outside the panel and unbroken, so that both can be copied
         self._exactly(f"outputs  {self.heading.directory}")
         self._exactly(f"resume   {self.heading.resume_command}")
+        self._exactly(f"test     {self.heading.test_command}")
 
     def _header(self) -> None:
         chosen = [
             Text.assemble((f"{group}=", "dim"), (option, "bold"))
-            for group, option in self.heading.choices.items()
+            for group, option in self.heading.chosen.items()
         ]
         self.console.rule("progtrain")
         self.console.print(Columns(chosen, padding=(0, 3)))
-        for fact in self.heading.facts:
+        plain, labelled = self.heading.labelled()
+        for fact in plain:
             self._say(fact, "dim")
+        table = _pairs()
+        for label, fact in labelled:
+            table.add_row(label, Text(fact))
+        self.console.print(table)
         self._exactly(f"outputs  {self.heading.directory}")
 
     def _refresh(self, run: Run, loss: float | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from progtrain.best import ranked
 from progtrain.clock import Unit
-from progtrain.report.closing import MEASURED, best, speed
+from progtrain.report.closing import MEASURED, best, pace
 from progtrain.run import Phase
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 MISSING = "–"
 # a plan is read, not scrolled: a longer one shows its two ends
 PLAN_ROWS = 24
+_PLAIN = re.compile(r"[A-Za-z0-9_./@-]+")
 _OUTCOMES = 8  # growths whose end the summary tells
 _UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 _ASCII = str.maketrans(
@@ -33,8 +36,25 @@ class Heading:
 
     directory: Path  # where outputs go
     choices: Mapping[str, str]  # {group: option}
-    facts: Sequence[str]  # versions, device
+    facts: Sequence[str]  # versions, device; and `<label>: <fact>` of data, model, …
     resume_command: str  # continues this run, as one types it
+
+    @property
+    def test_command(self) -> str:
+        """Tests what this run has stored."""
+        return f"progtrain task=test {assigned('checkpoint', self.directory)}"
+
+    @property
+    def chosen(self) -> Mapping[str, str]:
+        """The choices that say something: what is `none` is left out, but for growth."""
+        keep = ("growth",)
+        return {g: option for g, option in self.choices.items() if option != "none" or g in keep}
+
+    def labelled(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """The facts without a label, and those with one."""
+        pairs = [(fact, *fact.partition(": ")) for fact in self.facts]
+        plain = [fact for fact, label, _, rest in pairs if not rest or " " in label]
+        return plain, [(label, rest) for _, label, _, rest in pairs if rest and " " not in label]
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,17 @@ class Growth:
         clauses = (self.what, self.cause, self.size, self.cost, self.kept, self.inherited)
         told = [clause for clause in (*clauses, self.metric, self.rate, self.took) if clause]
         return f"{self.head}: " + "; ".join(told)
+
+
+def assigned(key: str, path: Path) -> str:
+    """`key=path` as one types it, with the quotes that the shell and Hydra need."""
+    text = str(path)
+    if _PLAIN.fullmatch(text):
+        return f"{key}={text}"
+    if not set(text) & set("\"'$`\\!"):
+        return f"\"{key}='{text}'\""
+    escaped = re.sub(r"(\\*)(\'|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return shlex.quote(f"{key}='{escaped}'")
 
 
 def params(number: float) -> str:
@@ -244,10 +275,16 @@ def summary(run: Run) -> list[tuple[str, str]]:
         (
             "cost",
             f"{flops(now.flops)} of training in {seconds(now.seconds)}, growing included;"
-            f" {now.step:,} steps, {run.clock.epoch:.1f} epochs",
+            f" {now.step:,} steps, {run.clock.epoch:.1f} epochs{speed(run)}",
         ),
-        *([("speed", speed(run.spent.summary()))] if run.spent.measured else []),
+        *([("speed", pace(run.spent.summary()))] if run.spent.measured else []),
     ]
+
+
+def speed(run: Run) -> str:
+    """Training samples a second, where any time was measured."""
+    now = run.clock.now
+    return f", {now.samples / now.seconds:,.0f} samples/s" if now.seconds > 0 else ""
 
 
 def _outcomes(events: Sequence[Event]) -> str:
