@@ -24,6 +24,7 @@ class LearningRate(Measurer):
             kind = type(optimizer).__name__.removeprefix("Sliced").lower()
             for group in optimizer.param_groups:
                 event = group.get("event", -1)
-                parts = [kind, group.get("pattern", ""), f"growth_{event + 1}" * (event >= 0)]
+                alive = event >= 0 and run.events[event].alive  # else it is the host's by now
+                parts = [kind, group.get("pattern", ""), f"growth_{event + 1}" * alive]
                 rates["learning_rate/" + "/".join(part for part in parts if part)] = group["lr"]
         return rates
