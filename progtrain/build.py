@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from progtrain.command_line import classes, early, metrics, signatures, tree
-from progtrain.command_line.names import SEVERAL
 from progtrain.command_line.targets import locate, plugins_in
+from progtrain.command_line.told import choices, resolved
 from progtrain.command_line.typos import suggestion
 from progtrain.errors import ConfigError, ProgtrainError, SettingError
 
@@ -37,6 +33,7 @@ if TYPE_CHECKING:
         Debug,
         Growth,
         Hardware,
+        Logger,
         Loss,
         Metric,
         Mix,
@@ -64,7 +61,6 @@ _PARTS = (
     *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
     *("checkpoint", "mix", "loss", "nonfinite", "plan", "debug"),
 )
-_SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._])(token|key)$")
 
 
 @dataclass(frozen=True)
@@ -153,6 +149,7 @@ class Parts:
     monitors: Mapping[str, Monitor] = field(default_factory=lambda: dict[str, "Monitor"]())
     augments: Mapping[str, Augment] = field(default_factory=lambda: dict[str, "Augment"]())
     metrics: Mapping[str, Metric] = field(default_factory=lambda: dict[str, "Metric"]())
+    loggers: Mapping[str, Logger] = field(default_factory=lambda: dict[str, "Logger"]())
     notes: tuple[str, ...] = ()  # what a reader of the settings would not expect
 
 
@@ -182,9 +179,10 @@ def _made(config: DictConfig) -> Parts:
         seed=int(config.seed),
         resume=config.get("resume") is True,
         config=resolved(config),
-        choices=_choices(config),
+        choices=choices(config),
         monitors=_named(config, "monitor"),
         augments=_named(config, "augment"),
+        loggers=_named(config, "logger"),
         metrics=metrics.adapted(_named(config, "metric")),
         notes=(*_notes(factory, made["growth"].start), *metrics.notes(config)),
         **made,
@@ -284,38 +282,3 @@ def _share(share: float, full: object, setting: str) -> int:
         told = f"{setting}={share} is a share, but the full setting is {full!r}, no whole number."
         raise ConfigError(told)
     return max(1, round(share * full))
-
-
-def _choices(config: DictConfig) -> dict[str, str]:
-    """Which option of each group was chosen; Hydra does not tell of a list of them."""
-    if not HydraConfig.initialized():
-        return {}
-    chosen = {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items()}
-    chosen |= {group: ",".join(map(str, config[group])) for group in SEVERAL}
-    ours = [name for name in chosen if not name.startswith("hydra") and chosen[name] != "None"]
-    return {name: chosen[name] for name in sorted(ours, key=_place)}
-
-
-def _place(group: str) -> tuple[int, str]:
-    """What a reader wants to know first comes first."""
-    first = ("model", "data", "growth", "growth/choice", "widen", "deepen", "warmup")
-    return (first.index(group) if group in first else len(first), group)
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """All settings as plain data; what looks like a secret is masked."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    OmegaConf.set_struct(shadow := OmegaConf.create(plain), False)
-    for path, value in tree.leaves(tree.raw(config)):
-        secret = _SECRET.search(path) or ("oc.env" in str(value) and _SECRET.search(str(value)))
-        if secret and isinstance(value, str):
-            OmegaConf.update(shadow, path, "***")
-    masked: Any = OmegaConf.to_container(shadow)
-    return masked
-
-
-def write_config(config: Mapping[str, Any], directory: Path) -> None:
-    """Store `config.yaml` in one piece."""
-    part = directory / f".config.yaml.{os.getpid()}"
-    part.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
-    part.replace(directory / "config.yaml")

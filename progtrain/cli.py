@@ -81,13 +81,18 @@ def _compared(place: Path) -> int:
 
 def _text(command: Command) -> int:
     """Help and completion: nothing to check but what would run code."""
-    problems = list(command.problems)
-    if not problems and (command.config_dir or command.config_name != "config"):
+    problems, text = list(command.problems), None
+    own = command.config_dir or command.config_name != "config"
+    if not problems and (own or command.asks_help):
         with opened(command) as session:
             problems += hydra_problems(session.compose([]))
+            text = session.help(command.overrides) if command.asks_help and not problems else None
     if problems:
         raise ConfigError(report(problems))
-    return _launch(command)
+    if text is None:
+        return _launch(command)
+    print(text)
+    return 0
 
 
 def _with_past(command: Command) -> Command:

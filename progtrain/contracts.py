@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from progtrain.growth.edits import Edit
     from progtrain.growth.grow import Grown, Host
     from progtrain.hardware.engine import Engine
+    from progtrain.loggers.logger import Book, Tracker
     from progtrain.machine import Machine
     from progtrain.metrics.tally import Answers, Counted
     from progtrain.monitors.finding import Occasion, Watched
@@ -375,6 +376,21 @@ class Debug(Protocol):
 
     def drive(self, machine: Machine, around: Around) -> StopReason:
         """Take the machine to its end; what was seen goes to `around`."""
+        ...
+
+
+class Logger(Protocol):
+    """Tells a run to a tracker beside its own files (group `logger`).
+
+    Whatever the tracker raises, once it is opened, is told in one warning, and the run goes on.
+    """
+
+    def where(self, book: Book) -> str:
+        """Where the run can be looked at, in one line; empty for nowhere."""
+        ...
+
+    def open(self, book: Book) -> Tracker | None:
+        """A tracker for the run, the same one for a run that goes on; None tells nobody."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from progtrain.growth.plan import plan
 from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
 from progtrain.inputs import Inputs
+from progtrain.loggers.logger import Book
 from progtrain.machine import Machine
 from progtrain.metrics import choosing
 from progtrain.planning.task import foresee, write_plan
@@ -33,6 +35,7 @@ from progtrain.report.header import header
 from progtrain.report.many import Many
 from progtrain.report.plan import print_plan
 from progtrain.report.screen import reporter
+from progtrain.report.tracked import Tracked
 from progtrain.report.words import assigned
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
@@ -50,45 +53,68 @@ def train_job(parts: Parts, directory: Path) -> float:
     engine = parts.hardware.open()
     counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
     with acquire(directory), asked() as signals, counted:
-        folder = directory / "checkpoints"
-        sweep(folder)
-        sweep(folder / BEST)
-        saved = latest(folder) if parts.resume else None
+        saved = _saved(parts, directory)
         parts = parts.debug.trimmed(parts)
         size = parts.train.batch_size * parts.train.accumulate
         batches = parts.debug.cut(batches_of(parts, engine), size)
         run = new_run(parts, engine, batches, saved)
         if parts.task == "plan":
-            rehearsal = foresee(parts, engine, batches, run, directory)
-            print_plan(run, rehearsal)
-            write_plan(rehearsal, directory)
+            _foresee(parts, engine, batches, run, directory)
             return float("nan")
-        truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
-        files = Files(directory, parts.choices, _overrides(directory), parts.debug.status)
-        facts = [engine.facts(), *header(run, batches.sets, parts)]
-        facts += saved.skipped if saved else ()
-        again = _resume_command(parts, directory)
-        shown = reporter(directory, parts.choices, facts, again)
-        with Many([files, shown]) as reports:
-            saves = _savers(parts, engine, batches, files, directory)
-            setup = new_setup(
-                parts, engine, batches, reports, saves[0], lambda: signals.number != 0, saves[1]
-            )
-            begin_curriculum(run, setup, ranked=True)
-            reports.started(run, plan(run, setup))
-            for line in (*parts.notes, *batches.sets.notes, *_notes(saved, engine)):
-                reports.noted(run, line)
-            for line in warnings(run, setup):
-                reports.noted(run, f"warning: {line}")
-            around = Around(directory, Anew(parts, batches, saved))
-            try:
-                reason = parts.debug.drive(Machine(run, setup), around)
-            except DivergedError as error:
-                raise diverged(directory, error) from error
+        around = Around(directory, Anew(parts, batches, saved))
+        reason = _trained(run, parts, engine, batches, saved, around, lambda: signals.number != 0)
     if reason is StopReason.INTERRUPTED:
+        again = _resume_command(parts, directory)
         raise Interrupted(signals.number, f"Continue with: {again}")
     around.conclude(partial(print, flush=True))
     return run.last_metric if run.last_metric is not None else float("nan")
+
+
+def _saved(parts: Parts, directory: Path) -> Checkpoint | None:
+    """Where the run goes on from; what a crash has left goes."""
+    folder = directory / "checkpoints"
+    sweep(folder)
+    sweep(folder / BEST)
+    return latest(folder) if parts.resume else None
+
+
+def _foresee(parts: Parts, engine: Engine, batches: Batches, run: Run, directory: Path) -> None:
+    rehearsal = foresee(parts, engine, batches, run, directory)
+    print_plan(run, rehearsal)
+    write_plan(rehearsal, directory)
+
+
+def _trained(
+    run: Run,
+    parts: Parts,
+    engine: Engine,
+    batches: Batches,
+    saved: Checkpoint | None,
+    around: Around,
+    interrupted: Callable[[], bool],
+) -> StopReason:
+    """Take the run to its end, told to its files, the screen and trackers."""
+    directory = around.directory
+    truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
+    files = Files(directory, parts.choices, _overrides(directory), parts.debug.status)
+    book = Book(directory, parts.config, run.clock.step)
+    kept = [logger.where(book) for logger in parts.loggers.values()]
+    facts = [engine.facts(), *header(run, batches.sets, parts), *filter(None, kept)]
+    facts += saved.skipped if saved else ()
+    shown = reporter(directory, parts.choices, facts, _resume_command(parts, directory))
+    told = [Tracked(*each, book, Many([files, shown]).noted) for each in parts.loggers.items()]
+    with Many([files, shown, *told]) as reports:
+        save, save_best = _savers(parts, engine, batches, files, directory)
+        setup = new_setup(parts, engine, batches, reports, save, interrupted, save_best)
+        begin_curriculum(run, setup, ranked=True)
+        reports.started(run, plan(run, setup))
+        notes = (*parts.notes, *batches.sets.notes, *_notes(saved, engine))
+        for line in (*notes, *(f"warning: {text}" for text in warnings(run, setup))):
+            reports.noted(run, line)
+        try:
+            return parts.debug.drive(Machine(run, setup), around)
+        except DivergedError as error:
+            raise diverged(directory, error) from error
 
 
 def _savers(

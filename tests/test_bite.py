@@ -158,6 +158,7 @@ SAME_BITS = {
     "experiment": "recipes: several options in one word (test_experiments)",
     "monitor": "a warning changes nothing (test_monitors)",
     "debug": "looks, or makes another run on purpose (test_debug)",
+    "logger": "being told changes nothing (test_loggers)",
 }
 
 Another = str | tuple[str, ...]  # a value; or a value and what it needs beside it
@@ -595,6 +596,10 @@ SILENT = {
     "curriculum/score/column": {"name": "there is one column (test_scores)"},
     "data/digits": {"shape": "what the samples are"},
     "data/text": {"shape": "follows length"},
+    "logger/wandb": dict.fromkeys(
+        ("mode", "project", "entity", "group", "tags"), "where it is told (test_loggers)"
+    ),
+    "logger/mlflow": dict.fromkeys(("uri", "experiment"), "where it is told (test_loggers)"),
     "model/torchvision": {"weights": "read or downloaded (test_models)"},
 }
 FOLLOWS_CIFAR10 = ("data/cifar100", "data/mnist", "data/fashion_mnist")

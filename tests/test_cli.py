@@ -484,6 +484,39 @@ def test_help_and_config_need_no_torch(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_imports_no_plugin_s_library_and_copies_no_configuration(tmp_path: Path) -> None:
+    """Held by what is imported and done, not by a clock."""
+    code = """
+import sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from progtrain.cli import run
+def slow(*arguments, **named):
+    raise AssertionError("Hydra copies all that it has read for every question of this kind")
+ConfigLoaderImpl.get_group_options = slow
+end = run(["--help"])
+heavy = ("torch", "numpy", "optuna", "sqlalchemy", "joblib", "submitit", "wandb", "mlflow",
+         "tensorboard", "torchmetrics", "matplotlib", "pandas", "rich", "sklearn")
+print([name for name in heavy if name in sys.modules], file=sys.stderr)
+sys.exit(end)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr.strip()) == (0, "[]")
+
+
+@pytest.mark.parametrize("more", [[], ["growth=budget"], ["hydra.help.template=$CONFIG"]])
+def test_help_is_what_hydra_would_say(more: list[str], tmp_path: Path) -> None:
+    code = "import sys\nfrom progtrain import cli\nfrom progtrain.command_line.session import"
+    code += f" Session\nSession.help = lambda *_: None\nsys.exit(cli.run({['--help', *more]!r}))"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    hydra = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert hydra.returncode == 0 and real("--help", *more, cwd=tmp_path).stdout == hydra.stdout
+
+
 def test_help_names_the_groups_and_three_commands(tmp_path: Path) -> None:
     ran = real("--help", cwd=tmp_path)
     assert ran.returncode == 0 and ran.stderr == ""

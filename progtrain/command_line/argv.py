@@ -42,6 +42,11 @@ class Command:
     misspelt: frozenset[str] = frozenset()  # those of `overrides` that are no settings
 
     @property
+    def asks_help(self) -> bool:
+        """Whether it asks for our help, not for Hydra's."""
+        return "--help" in self.flags and "--hydra-help" not in self.flags
+
+    @property
     def argv(self) -> list[str]:
         """The arguments in an order that Hydra's own parser takes."""
         own = ["--config-name", self.config_name] if self.config_name != "config" else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import classes, metrics, signatures, sweep, tree
+from progtrain.command_line import classes, metrics, signatures, sweep, sweepers, tree
 from progtrain.command_line.argv import Command, Mode, key_of
 from progtrain.command_line.names import SEVERAL, draft
 from progtrain.command_line.session import Session
@@ -32,6 +33,7 @@ _NODES = (
     *("predict", "export", "plan", "debug"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
+_SAMPLER = re.compile(r"optuna\.samplers\.[A-Z][A-Za-z]*Sampler")  # of hydra/sweeper=optuna
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """The job's settings as they will be stored."""
-        from progtrain.build import resolved
+        from progtrain.command_line.told import resolved
 
         job = copy.deepcopy(self.config)
         OmegaConf.set_struct(job, False)
@@ -72,13 +74,18 @@ def check(session: Session, command: Command) -> None:
 
 
 def plan(session: Session, command: Command) -> Plan:
-    """Compose a command that has passed `check`."""
+    """Compose a command that has passed `check`; raises `ConfigError` for a spoilt study."""
     config = session.compose(command.overrides, command.mode is Mode.SWEEP)
     HydraConfig.instance().set_config(config)  # references such as ${hydra:job.name} need it
     key = "hydra.sweep.dir" if command.mode is Mode.SWEEP else "hydra.run.dir"
     run_dir = Path(str(OmegaConf.select(config, key)))
     parsed = [session.parse(text) for text in command.overrides]
-    return Plan(config, run_dir, tuple(_warnings(command, parsed, _sweeper_params(config))))
+    told = [*_warnings(command, parsed, _sweeper_params(config))]
+    if command.mode is Mode.SWEEP:
+        if problems := list(sweepers.problems(config)):
+            raise ConfigError(report(problems))
+        told += sweepers.warnings(config)
+    return Plan(config, run_dir, tuple(told))
 
 
 def _sweep_problems(
@@ -207,7 +214,8 @@ def hydra_problems(config: DictConfig) -> Iterator[str]:
     for path, value in tree.leaves(tree.raw(config.hydra), "hydra"):
         key = path.rpartition(".")[2]
         names_code = key in ("_target_", "()", "class")
-        if names_code and not str(value).removeprefix("ext://").startswith(_HARMLESS):
+        named = str(value).removeprefix("ext://")
+        if names_code and not (named.startswith(_HARMLESS) or _SAMPLER.fullmatch(named)):
             yield f"{path}: {value!r} is refused; Hydra's own classes and plugins are allowed here."
 
 

@@ -14,7 +14,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from progtrain.command_line import resume
+from progtrain.command_line import resume, told
 from progtrain.command_line.argv import key_of
 from progtrain.command_line.directory import holds_checkpoint
 from progtrain.command_line.recipes import release
@@ -88,7 +88,7 @@ def _train(config: DictConfig, many: bool) -> float:
             return done
     parts = build.build(config)
     if parts.task != "plan":
-        build.write_config(parts.config, directory)
+        told.write_config(parts.config, directory)
     return train_job(parts, directory)
 
 
@@ -107,9 +107,7 @@ def _announce(directory: Path) -> None:
 
 def _same_job(config: DictConfig, directory: Path) -> float | None:
     """The metric of a job of a multirun that is done; raises if the directory is another job's."""
-    from progtrain import build
-
-    changed = resume.changes(directory, build.resolved(config))
+    changed = resume.changes(directory, told.resolved(config))
     if changed:
         raise ConfigError(
             f"{directory} holds another job ({'; '.join(changed[:3])})."

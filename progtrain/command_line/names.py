@@ -19,6 +19,7 @@ SEVERAL = (
     "monitor",
     "augment",
     "metric",
+    "logger",
 )  # groups of which several options may be chosen: monitor=[slow,shock]
 _OPTION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 
 import yaml
 from hydra import version
@@ -14,6 +15,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
@@ -58,6 +60,20 @@ class Session:
             if self.options(group):
                 yield group
             yield from self._groups(group)
+
+    def help(self, overrides: Sequence[str]) -> str | None:
+        """The text of `--help`; None where its template asks for more than the groups.
+
+        Hydra would copy all that it has read, once a group, to say the same.
+        """
+        config = self.compose(overrides)
+        HydraConfig.instance().set_config(config)
+        template = Template(str(config.hydra.help.template))
+        if set(template.get_identifiers()) - {"APP_CONFIG_GROUPS"}:
+            return None
+        ours = sorted(group for group in self.groups if group.split("/")[0] != "hydra")
+        lines = [f"{group}: {', '.join(sorted(self.options(group)))}\n" for group in ours]
+        return template.substitute(APP_CONFIG_GROUPS="".join(lines))
 
     def parse(self, text: str) -> Override:
         """Raise `ConfigError` where `text` is no setting."""

@@ -1,4 +1,4 @@
-"""A run as files: `metrics.jsonl`, `events.jsonl` and, at the stop, `result.json`.
+"""A run as files: `metrics.jsonl` (and `.csv`), `events.jsonl` and, at the stop, `result.json`.
 
 A row is on disk when the call that made it returns. JSON is strict: what is not finite is null.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from progtrain.best import ranked
 from progtrain.clock import Moment, Unit
 from progtrain.report import words
+from progtrain.report.table import Table
 from progtrain.run import StopReason
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Files:
         self.directory, self.status = directory, status
         self.choices, self.overrides = dict(choices), list(overrides)
         self._open = {name: (directory / name).open("ab") for name in (METRICS, EVENTS)}
+        self._table = Table(directory / METRICS)
 
     def __enter__(self) -> Files:
         return self
@@ -48,7 +50,7 @@ class Files:
         self.close()
 
     def close(self) -> None:
-        for file in self._open.values():
+        for file in (*self._open.values(), self._table):
             file.close()
 
     def sizes(self) -> dict[str, int]:
@@ -84,7 +86,9 @@ class Files:
     def observed(self, run: Run, observation: Observation) -> None:
         row = _when(run, observation.moment) | {"epoch": observation.epoch, "params": run.params}
         row |= {f"view/{name}": getattr(run.view, name) for name in sorted(run.curriculum.sets)}
-        self._row(METRICS, row | {k: v for k, v in observation.metrics.items() if k not in row})
+        row |= {k: v for k, v in observation.metrics.items() if k not in row}
+        self._row(METRICS, row)
+        self._table.add({name: _finite(value) for name, value in row.items()})
 
     def grew(self, run: Run, event: Event) -> None:
         grown: dict[str, Json] = {
