@@ -19,6 +19,7 @@ ANCHORS = 2
 def anchor(run: Run) -> None:
     """Keep the state of now; controls are lifted."""
     model, optimizer, average = copy.deepcopy((run.model, run.optimizer, run.average))
+    optimizer.zero_grad()
     states = {name: optimizer.state_of(name) for name in optimizer.parameters}
     now, events = run.clock.now, tuple(run.events)
     kept = Before(model, average, optimizer, states, events, run.params, run.flops, now)

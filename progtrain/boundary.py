@@ -17,9 +17,11 @@ from progtrain.growth.past import recovered
 from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
 from progtrain.growth.transaction import transact
+from progtrain.monitors.measurer import measured, remember
 from progtrain.nonfinite import refuse
 from progtrain.run import Event, Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
+from progtrain.spent import EVALUATION, STORING
 from progtrain.steps import evaluate
 from progtrain.transfer.teachers import described, forget, teach
 
@@ -40,13 +42,18 @@ def last_distillation(run: Run) -> Tensor | None:
 
 def look(run: Run, setup: Setup, loss: Tensor) -> None:
     """Evaluate, remember, report; raises `DivergedError`."""
-    metrics = evaluate(run, setup, setup.batches.sets.validation, "val")
+    run.spent.end(run.clock.now)
+    with run.spent.of(EVALUATION):
+        metrics = evaluate(run, setup, setup.batches.sets.validation, "val")
     metrics["train/loss"] = float(loss)
     if run.distilled is not None:
         metrics["train/distillation"] = float(run.distilled)
     observation = Observation(run.clock.now, run.clock.epoch, metrics)
     run.history.append(observation)
-    setup.reporter.observed(run, observation)
+    numbers = measured(run, setup)
+    run.spent.note(numbers)
+    # of wall-clock time, so it is reported and no part of the run
+    setup.reporter.observed(run, replace(observation, metrics={**metrics, **numbers}))
     _recover(run, setup)
     refuse(run, setup, metrics)
 
@@ -107,7 +114,9 @@ def roll_back(run: Run, setup: Setup, event: Event, why: str) -> None:
 def save(run: Run, setup: Setup, loss: Tensor) -> None:
     """Store the run; nothing diverged."""
     _note_losses(run, loss)
-    setup.save(run)
+    remember(run, setup)
+    with run.spent.of(STORING):
+        setup.save(run)
 
 
 def save_best(run: Run, setup: Setup, loss: Tensor) -> None:
@@ -117,7 +126,9 @@ def save_best(run: Run, setup: Setup, loss: Tensor) -> None:
     _note_losses(run, loss)
     name = rank(run, setup.checkpoint.best)
     if name is not None:
-        setup.save_best(run, name)
+        remember(run, setup)
+        with run.spent.of(STORING):
+            setup.save_best(run, name)
 
 
 def _note_losses(run: Run, loss: Tensor) -> None:

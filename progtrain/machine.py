@@ -33,6 +33,7 @@ from progtrain.limits import fruitless, reached
 from progtrain.monitors.finding import Occasion
 from progtrain.run import Event, Run, Stage, StopReason
 from progtrain.setup import Setup
+from progtrain.spent import GROWTH
 from progtrain.stepper import Stepper, trained
 from progtrain.watch import close_ways_back
 
@@ -62,6 +63,7 @@ class Machine:
     def moves(self) -> Iterator[State]:
         """Train and grow move by move: each is named, and made when the next one is asked for."""
         self.run.model.train()
+        self.run.spent.begin(self.run.clock.now)
         state = State.DECIDE
         while state is not State.STOP:
             yield state
@@ -100,9 +102,13 @@ class Machine:
         return growth.next(self.run) or asked(self.run, growth)
 
     def _grow(self) -> State:
+        self.stepper.settle()
+        with self.run.spent.of(GROWTH):
+            return self._grow_stage()
+
+    def _grow_stage(self) -> State:
         assert self._stage is not None
         run, setup = self.run, self.setup
-        self.stepper.settle()
         grown: Event | None = None
         try:
             stage = self._stage if self._stage.trial is None else self._try(self._stage)

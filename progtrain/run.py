@@ -16,6 +16,7 @@ from progtrain.clock import Clock, Duration, Moment
 from progtrain.curriculum.none import NoCurriculum
 from progtrain.curriculum.view import View
 from progtrain.errors import ConfigError
+from progtrain.spent import Spent
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -215,6 +216,8 @@ class Run:
     teachers: list[Teacher] = field(default_factory=lambda: list[Teacher]())  # oldest first
     distilled: Tensor | None = None  # distillation loss of the last step, on the device
     withheld: bool | Tensor = False  # whether the last step changed nothing; maybe on the device
+    norm: Tensor | None = None  # of the last step's gradients before clipping, on the device
+    spent: Spent = field(default_factory=Spent)  # wall-clock time of this process
     anchors: list[Before] = field(default_factory=lambda: list["Before"]())  # nonfinite=rollback
     events: list[Event] = field(default_factory=lambda: list[Event]())
     history: list[Observation] = field(default_factory=lambda: list[Observation]())
@@ -222,6 +225,7 @@ class Run:
     grown_out: StopReason | None = None  # why growth ended, once it has
     stopped: StopReason | None = None
     test: Mapping[str, float] | None = None  # metrics on the test split, once, at the end
+    _seen: tuple[int, tuple[tuple[Moment, float], ...]] = (0, ())  # of so many evaluations
 
     @property
     def grown(self) -> list[Event]:
@@ -258,10 +262,18 @@ class Run:
         return self.history[-1].metrics.get(self.metric) if self.history else None
 
     @property
+    def seen(self) -> tuple[tuple[Moment, float], ...]:
+        """Every observation of the primary metric that is finite; asked at every step."""
+        if self._seen[0] != len(self.history):
+            values = ((o.moment, o.metrics.get(self.metric, nan)) for o in self.history)
+            finite = tuple((moment, value) for moment, value in values if isfinite(value))
+            self._seen = len(self.history), finite
+        return self._seen[1]
+
+    @property
     def best_metric(self) -> float | None:
         """The best value of the primary metric so far."""
-        values = [o.metrics.get(self.metric, nan) for o in self.history]
-        values = [value for value in values if isfinite(value)]
+        values = [value for _, value in self.seen]
         if not values:
             return None
         return max(values) if self.mode == "max" else min(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import nn
 
@@ -86,6 +87,11 @@ class Setup:
     def bytes_per_target(self) -> float | None:
         """How many bytes of text a target stands for; None where the data are no text."""
         return self.batches.sets.bytes_per_target
+
+    @cached_property
+    def watching(self) -> Mapping[str, Monitor]:
+        """The monitors that look after steps; others only measure at evaluations."""
+        return {n: m for n, m in self.monitors.items() if not getattr(m, "idle", False)}
 
     @property
     def undoes(self) -> bool:

@@ -29,6 +29,7 @@ from progtrain.nonfinite import Guard, finite_weights
 from progtrain.recent import Recent
 from progtrain.run import Event, Phase, Run
 from progtrain.setup import Setup
+from progtrain.spent import STORING
 from progtrain.steps import train_step
 from progtrain.transfer.teachers import release
 from progtrain.watch import Found, close_ways_back, remedied, watch
@@ -122,9 +123,10 @@ class Stepper:
             self._go_back()
 
     def _anchor(self) -> None:
-        self.controls.lift()
-        anchor(self.run)
-        self.renew()
+        with self.run.spent.of(STORING):
+            self.controls.lift()
+            anchor(self.run)
+            self.renew()
 
     def _go_back(self) -> None:
         run, setup = self.run, self.setup

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +30,11 @@ _EVALUATION_LOGITS = 2**24
 def learning_rate(run: Run, setup: Setup) -> float:
     """The multiplier of every group's base rate for the coming step."""
     clock = run.clock
-    metric = tuple(
-        (o.moment, o.metrics[run.metric])
-        for o in run.history
-        if isfinite(o.metrics.get(run.metric, nan))
-    )
     when = When(
         clock,
         clock.now,
         after=clock.after_step(run.batch_size, run.step_flops),
-        metrics=metric,
+        metrics=run.seen,
         growths=tuple(event.moment for event in run.grown),
     )
     factors = [setup.settle.factor(event, clock) for event in run.grown]
@@ -98,12 +93,13 @@ def _withheld(run: Run, setup: Setup, loss: Tensor) -> Withheld:
 
 def _measure_gradients(run: Run, setup: Setup, loss: Tensor) -> None:
     """Clip where that is wanted, and note loss and norm where a monitor looks at them."""
-    clip, parameters = setup.train.clip, list(run.model.parameters())
+    clip = setup.train.clip
     if clip == 0 and run.recent is None:
         return
+    parameters = list(run.optimizer.parameters.values())
     setup.engine.unscale(run.optimizer)
     if clip > 0:
-        norm = nn.utils.clip_grad_norm_(parameters, clip)
+        norm = run.norm = nn.utils.clip_grad_norm_(parameters, clip)
     else:
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if run.recent is not None:

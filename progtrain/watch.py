@@ -28,14 +28,15 @@ def watch(run: Run, setup: Setup, occasion: Occasion, last: Moment) -> Iterator[
 
     A monitor looks when the remedies of those before it have been applied.
     """
-    for name, monitor in setup.monitors.items():
+    for name, monitor in setup.watching.items():
         seen = monitor.watch(run, setup, occasion, last)
         run.clock.charge(seen.flops)
         for index, worth in seen.contributions.items():
             _note_contribution(run, setup, index, worth)
         for finding in seen.findings:
-            key = name if finding.blames else only_told(name)
-            if finding.event is not None and told(run, key, finding.event) is not None:
+            key = finding.key or (name if finding.blames else only_told(name))
+            once = finding.event is not None or finding.key
+            if once and told(run, key, finding.event) is not None:
                 continue
             tell(run, key, finding.event)
             event = run.events[finding.event] if finding.event is not None else None
@@ -85,6 +86,8 @@ def _held(run: Run, setup: Setup, found: Found) -> str:
 
 def close_ways_back(run: Run, setup: Setup) -> None:
     """Forget the ways back that nothing can take any more: each holds a whole network."""
+    if not run.ways_back:
+        return
     undoing = [m for m in setup.monitors.values() if m.remedy == "rollback"]
     for index in list(run.ways_back):
         event = run.events[index]

@@ -62,12 +62,9 @@ def nonfinite(tensors: Sequence[Tensor]) -> Tensor:
     """1.0 on the device of `tensors` where any number in them is not finite, else 0.0."""
     device = tensors[0].device
     found = torch.zeros((), device=device)
-    first = tensors[0].dtype
-    if all(tensor.dtype == first for tensor in tensors):
-        _check(tensors, found)
-    else:
-        for dtype in {tensor.dtype for tensor in tensors}:
-            _check([tensor for tensor in tensors if tensor.dtype == dtype], found)
+    kinds = {tensor.dtype for tensor in tensors}
+    for kind in kinds:
+        _check(tensors if len(kinds) == 1 else [t for t in tensors if t.dtype == kind], found)
     return found
 
 

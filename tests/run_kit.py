@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -387,10 +388,15 @@ def timeless(value: Any) -> Any:
     if hasattr(value, "seconds") and hasattr(value, "__dataclass_fields__"):
         value = replace(value, seconds=0.0)
     if isinstance(value, dict):
-        return {key: timeless(inner) for key, inner in value.items() if "seconds" not in str(key)}
+        return {
+            key: timeless(inner) for key, inner in value.items() if not _OF_TIME.search(str(key))
+        }
     if isinstance(value, list):
         return [timeless(inner) for inner in value]
     return value
+
+
+_OF_TIME = re.compile(r"seconds|^(throughput|memory|mfu)/")
 
 
 def _hash(tensor: Tensor) -> str:

@@ -278,6 +278,14 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "stop.max_flops": "5e4",
         "stop.max_seconds": "1e-9",
         "stop.patience": ("1", *PLATEAU, *STILL),
+        "stop.early_stopping": ("4steps", *STILL, "train.evaluate_every=2steps"),
+        "stop.min_delta": (
+            "10",
+            "stop.early_stopping=4steps",
+            "optimizer.lr=0.03",
+            "train.evaluate_every=2steps",
+            *LOSS,
+        ),
     },
     "model/mlp": {"width": "6", "depth": "3", "norm": "layer", "activation": "tanh"},
     "model/cnn": {
@@ -553,6 +561,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "momentum": "0.8",
         "nesterov": "false",
         "weight_decay": "0.1",
+        "groups": "{one: {match: stem.*, lr: 0.1, weight_decay: 0.5}}",
     },
     "optimizer/adamw": {
         "lr": "1e-3",
@@ -560,6 +569,7 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "beta2": "0.9",
         "eps": "1e-3",
         "weight_decay": "0.1",
+        "groups": "{one: {match: stem.*, lr: 0.1, weight_decay: 0.5}}",
     },
     "optimizer/muon": {
         "lr": "0.01",
@@ -568,17 +578,21 @@ SETTINGS: dict[str, dict[str, Another]] = {
         "adamw_lr": "1e-3",
         "adamw_beta1": "0.8",
         "adamw_beta2": "0.9",
+        "groups": "{one: {match: stem.*, lr: 0.1, weight_decay: 0.5}}",
     },
     "optimizer/torch": {
         "name": "RAdam",
         "lr": "1e-3",
         "weight_decay": "0.1",
         "arguments": "{betas: [0.8, 0.9]}",
+        "groups": "{one: {match: stem.*, lr: 0.1, weight_decay: 0.5}}",
     },
 }
 
 # What must not change the weights, and why.
 SILENT = {
+    "monitor/gradients": {"limit": "what is told (test_measured)"},
+    "monitor/mfu": {"peak_tflops": "what is told (test_measured)"},
     "monitor/contribution": {
         "threshold": "which growths are found (test_monitors)",
         "every": "a measurement changes no weight (test_monitors)",
@@ -604,6 +618,11 @@ SILENT = {
         "stop.max_params": "refuses a plan (test_limits)",
         "checkpoint.every": "storing changes nothing (test_resume)",
         "checkpoint.keep": "storing changes nothing",
+        "checkpoint.best": "storing changes nothing (test_best)",
+        **{
+            f"nonfinite.{name}": "what follows a step that is not finite (test_nonfinite)"
+            for name in ("policy", "in_a_row", "most", "back", "rollbacks")
+        },
         "plan.rehearse": "a plan trains nothing (test_plan)",
         "plan.steps": "how often a plan measures (test_plan)",
     },

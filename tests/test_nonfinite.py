@@ -331,3 +331,64 @@ def test_one_number_of_any_tensor_and_type_is_found() -> None:
             spoilt = [each.clone() for each in good]
             spoilt[index][-1] = bad
             assert bool(nonfinite(spoilt))
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+ON_GPU = ("hardware=gpu", "hardware.deterministic=true")
+
+
+@needs_gpu
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon", "torch"])
+def test_on_a_gpu_a_step_is_left_out_whole(optimizer: str, tmp_path: Path) -> None:
+    made = parts(*GROWN, SKIP, *ON_GPU, "train.ema=0.9", f"optimizer={optimizer}")
+    with nan_in_the_data(3, 11):
+        finished, seen = states(made, tmp_path)
+    run = finished.run
+    assert run.memory[SKIPPED] == 2 and run.clock.step == 24
+    for step in (3, 11):
+        assert trained(seen[step]) == trained(seen[step - 1]) != trained(seen[step + 1])
+
+
+@needs_gpu
+def test_on_a_gpu_a_run_ends_before_the_update_and_waits_for_nothing(tmp_path: Path) -> None:
+    usual = steps._withheld
+    applied = steps.undone_where
+
+    def unhurried(run: Run, setup: Any, loss: Tensor) -> Any:
+        torch.cuda.set_sync_debug_mode("error" if run.clock.step > 0 else "default")
+        try:
+            return usual(run, setup, loss)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    made = parts(*NORMED, *ON_GPU, "checkpoint.every=5steps")
+    seen: dict[int, dict[str, str]] = {}
+    spy = Spy(lambda call, run: seen.setdefault(run.clock.step, digest(run)) and None)
+    with (
+        nan_in_the_data(7),
+        mock.patch.object(steps, "_withheld", unhurried),
+        pytest.raises(DivergedError, match="at step 7 ") as caught,
+    ):
+        train(made, tmp_path, spy)
+    assert applied is steps.undone_where and "Nothing was updated" in str(caught.value)
+    assert spy.run is not None and trained(digest(spy.run)) == trained(seen[6])
+
+
+@needs_gpu
+@pytest.mark.parametrize("kind", ["AdamW", "SlicedAdamW"])
+def test_an_optimizer_on_a_gpu_steps_without_waiting(kind: str) -> None:
+    from progtrain.optimizers.adamw import AdamW
+
+    weight = torch.nn.Parameter(torch.ones(3, 4, device="cuda"))
+    sliced = frozenset({"w"} if kind == "SlicedAdamW" else ())
+    (optimizer,) = AdamW().build({"w": weight}, sliced).optimizers
+    for number, flag in ((1.0, 0.0), (NAN, 1.0), (1.0, 0.0)):
+        weight.grad = torch.full_like(weight, number)
+        before = weight.detach().clone()
+        flagged = torch.tensor(flag, device="cuda")
+        torch.cuda.set_sync_debug_mode("error" if optimizer.state else "default")
+        try:
+            step_unless(optimizer, flagged)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.equal(weight, before) is bool(flag)

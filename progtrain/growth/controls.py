@@ -92,6 +92,8 @@ class Controls:
 
     def _isolated(self) -> list[Event]:
         """The oldest growth whose host is frozen, and all younger ones: they are not its host."""
+        if not self._events:
+            return []
         first = [event.index for event in self._events if event.phase is Phase.ISOLATE][:1]
         return [event for event in self._all if first and event.index >= first[0]]
 

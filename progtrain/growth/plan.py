@@ -24,6 +24,7 @@ from progtrain.growth.plan_checks import (
     too_large,
 )
 from progtrain.growth.transaction import check_pair, construct
+from progtrain.optimizers.group import check_groups
 from progtrain.report.reporter import PlannedStage
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
@@ -76,6 +77,8 @@ def plan(run: Run, setup: Setup, ahead_by: Ahead | None = None) -> list[PlannedS
     if missing and not stages and not run.events:
         raise missing[0]  # no stage can grow this network
     check_names(setup.train, networks)
+    named = [[name for name, _ in ahead.model.named_parameters()] for ahead in networks]
+    check_groups(getattr(setup.optimizer, "groups", {}), named)
     problems += mistimed(stages, run, setup)
     if problems:
         raise ConfigError(report(problems))

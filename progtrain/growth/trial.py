@@ -25,6 +25,7 @@ from progtrain.report.many import Many
 from progtrain.run import Run, Stage
 from progtrain.settings import Nonfinite
 from progtrain.setup import Setup, no_best
+from progtrain.spent import Spent
 from progtrain.state import random_numbers, set_random_numbers
 from progtrain.steps import evaluate
 
@@ -171,4 +172,5 @@ def copied(run: Run) -> Run:
         ways_back={},
         recent=None,
         anchors=[],
+        spent=Spent(),
     )

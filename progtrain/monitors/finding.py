@@ -22,6 +22,7 @@ class Finding:
     told: str  # a sentence
     event: int | None = None  # index of the growth that it is about
     blames: bool = True  # False: it is told, and no remedy follows
+    key: str = ""  # under which it is told once in a run; empty: once for each growth
 
 
 @dataclass(frozen=True)

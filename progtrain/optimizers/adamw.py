@@ -8,14 +8,14 @@ therefore stepped by `SlicedAdamW`, which counts for every entry.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from progtrain.errors import require
-from progtrain.optimizers.group import OptimizerSet, State, split_decay
+from progtrain.optimizers.group import NOTHING, OptimizerSet, State, own, split_decay
 
 
 class SlicedAdamW(torch.optim.Optimizer):
@@ -65,6 +65,9 @@ class AdamW:
     beta2: float = 0.99
     eps: float = 1e-8
     weight_decay: float = 0.01  # of matrices and kernels; norms and biases do not decay
+    groups: Mapping[str, Any] = field(
+        default_factory=lambda: NOTHING
+    )  # by name: optimizers/group.py
 
     def __post_init__(self) -> None:
         require(0 < self.lr < 1e6, "lr", self.lr, "a finite number > 0")
@@ -72,9 +75,11 @@ class AdamW:
         require(0 <= self.beta2 < 1, "beta2", self.beta2, "in [0, 1)")
         require(0 < self.eps < 1, "eps", self.eps, "in (0, 1)")
         require(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "in [0, 1)")
+        own(self.groups)
 
     def build(self, parameters: Mapping[str, nn.Parameter], sliced: frozenset[str]) -> OptimizerSet:
-        return OptimizerSet(self.optimizers(parameters, sliced), parameters)
+        made = OptimizerSet(self.optimizers(parameters, sliced), parameters)
+        return made.grouped(self.groups)
 
     def optimizers(
         self, parameters: Mapping[str, nn.Parameter], sliced: frozenset[str]

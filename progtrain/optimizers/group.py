@@ -8,13 +8,57 @@ built.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from progtrain.errors import ConfigError, did_you_mean, require
+from progtrain.growth.tensors import matching
+
+_NAMED = 8  # parameters in a message
+
 State = dict[str, Tensor]
+NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Own:
+    """What the parameters that `match` names have of their own; of two groups the first counts."""
+
+    match: str  # patterns of parameters: head.* | *.bias
+    lr: float = 1.0  # factor on the learning rate
+    weight_decay: float | None = None  # of all that is matched; null: as of the others
+
+
+def own(groups: Mapping[str, Any]) -> dict[str, Own]:
+    """The setting `groups` of an optimizer: each by its name; raises `SettingError`."""
+    made: dict[str, Own] = {}
+    known = [each.name for each in fields(Own)]
+    for name, given in groups.items():
+        if given is None:  # taken away again
+            continue
+        place = f"groups.{name}"
+        wrong = sorted(set(given) - set(known)) if isinstance(given, Mapping) else [str(given)]
+        hint = did_you_mean(wrong[0], known).strip() if wrong else ""
+        require(not wrong, place, given, "match with lr, weight_decay or both", hint)
+        match = given.get("match")
+        good = isinstance(match, str) and bool(match.strip())
+        require(good, f"{place}.match", match, "patterns of parameters", "Try head.* or *.bias.")
+        entry = Own(**given)
+        good = _number(entry.lr) and 0 <= entry.lr < 1e6
+        require(good, f"{place}.lr", entry.lr, "a factor >= 0", "0.1 is a tenth of optimizer.lr.")
+        decay = entry.weight_decay
+        good = decay is None or (_number(decay) and 0 <= decay < 1)
+        require(good, f"{place}.weight_decay", decay, "in [0, 1), or null")
+        made[name] = entry
+    return made
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -36,6 +80,19 @@ class OptimizerSet:
     def groups(self) -> Iterable[dict[str, Any]]:
         for optimizer in self.optimizers:
             yield from optimizer.param_groups
+
+    def grouped(self, groups: Mapping[str, Any]) -> OptimizerSet:
+        """The same after the parameters that `groups` name have got groups of their own."""
+        entries = own(groups)
+        chosen: dict[int, str] = {}
+        for name, entry in entries.items():
+            for parameter in matching(self.parameters, entry.match):
+                chosen.setdefault(id(self.parameters[parameter]), name)
+        for optimizer in self.optimizers if chosen else ():
+            optimizer.param_groups = [
+                part for group in optimizer.param_groups for part in _parted(group, chosen, entries)
+            ]
+        return self
 
     def divide(self, births: Mapping[str, int]) -> None:
         """Give the parameters of each growth groups of their own, by the growth's index.
@@ -61,8 +118,8 @@ class OptimizerSet:
             group["lr"] = group["base_lr"] * multiplier * factor
 
     def zero_grad(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     def step(self) -> None:
         for optimizer in self.optimizers:
@@ -90,6 +147,35 @@ class OptimizerSet:
                     optimizer.state[parameter] = {
                         key: t.to(place) if place and t.ndim == 0 else t for key, t in state.items()
                     }
+
+
+def _parted(
+    group: dict[str, Any], chosen: Mapping[int, str], entries: Mapping[str, Own]
+) -> list[dict[str, Any]]:
+    """A group as those that its parameters are in, each by its name."""
+    by_name: dict[str, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        by_name.setdefault(chosen.get(id(parameter), ""), []).append(parameter)
+    parts: list[dict[str, Any]] = []
+    for name, held in by_name.items():
+        part = {**group, "params": held}
+        if name:
+            entry = entries[name]
+            part |= {"base_lr": group["base_lr"] * entry.lr, "pattern": name}
+            part |= {} if entry.weight_decay is None else {"weight_decay": entry.weight_decay}
+        parts.append(part)
+    return parts
+
+
+def check_groups(groups: Mapping[str, Any], networks: Iterable[Iterable[str]]) -> None:
+    """Raise `ConfigError` for a group that names no parameter of any network of the plan."""
+    names = list(dict.fromkeys(name for network in networks for name in network))
+    for name, entry in own(groups).items():
+        if not matching(names, entry.match):
+            raise ConfigError(
+                f"optimizer.groups.{name}.match={entry.match!r} names no parameter of this run;"
+                f" there are {', '.join(names[:_NAMED])}, … A * stands for anything, as in head.*."
+            )
 
 
 def split_decay(

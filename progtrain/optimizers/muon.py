@@ -7,14 +7,15 @@ layers, kernels, norms and biases are stepped by AdamW, as its authors advise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from progtrain.errors import require
 from progtrain.optimizers.adamw import AdamW
-from progtrain.optimizers.group import OptimizerSet, State
+from progtrain.optimizers.group import NOTHING, OptimizerSet, State, own
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,16 @@ class Muon:
     adamw_lr: float = 3e-3  # of everything else
     adamw_beta1: float = 0.9
     adamw_beta2: float = 0.99
+    groups: Mapping[str, Any] = field(
+        default_factory=lambda: NOTHING
+    )  # by name: optimizers/group.py
 
     def __post_init__(self) -> None:
         require(0 < self.lr < 1e6, "lr", self.lr, "a finite number > 0")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "in [0, 1)")
         require(0 < self.adamw_lr < 1e6, "adamw_lr", self.adamw_lr, "a finite number > 0")
+        own(self.groups)
 
     def build(self, parameters: Mapping[str, nn.Parameter], sliced: frozenset[str]) -> OptimizerSet:
         hidden = {name: p for name, p in parameters.items() if name in _hidden(parameters)}
@@ -46,7 +51,7 @@ class Muon:
                 list(hidden.values()), self.lr, self.weight_decay, self.momentum
             )
             made = (muon, *made)
-        return OptimizerSet(made, parameters)
+        return OptimizerSet(made, parameters).grouped(self.groups)
 
     def per_entry(self, name: str, parameter: nn.Parameter, state: State) -> State:
         return self._adamw().per_entry(name, parameter, state)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from progtrain.errors import did_you_mean, require
-from progtrain.optimizers.group import OptimizerSet, State, split_decay
+from progtrain.optimizers.group import NOTHING, OptimizerSet, State, own, split_decay
 
 _OTHERS = {
     "Optimizer": "it is the base of all",
@@ -42,6 +42,9 @@ class TorchOptimizer:
     lr: float = 2e-3
     weight_decay: float = 0.0  # of matrices and kernels; norms and biases do not decay
     arguments: Mapping[str, Any] = field(default_factory=lambda: dict[str, Any]())
+    groups: Mapping[str, Any] = field(
+        default_factory=lambda: NOTHING
+    )  # by name: optimizers/group.py
 
     def __post_init__(self) -> None:
         reason = f" ({_OTHERS[self.name]})" if self.name in _OTHERS else ""
@@ -50,6 +53,7 @@ class TorchOptimizer:
         require(self.name in names(), "name", f"{self.name}{reason}", allowed, hint)
         require(0 < self.lr < 1e6, "lr", self.lr, "a finite number > 0")
         require(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "in [0, 1)")
+        own(self.groups)
         try:
             self.build({"weight": nn.Parameter(torch.zeros(1))}, frozenset())
         except (TypeError, ValueError, RuntimeError) as error:
@@ -59,7 +63,8 @@ class TorchOptimizer:
     def build(self, parameters: Mapping[str, nn.Parameter], sliced: frozenset[str]) -> OptimizerSet:
         groups = split_decay(parameters, self.weight_decay)
         kind = getattr(torch.optim, self.name)
-        return OptimizerSet((kind(groups, lr=self.lr, **self.arguments),), parameters)
+        made = kind(groups, lr=self.lr, **self.arguments)
+        return OptimizerSet((made,), parameters).grouped(self.groups)
 
     def per_entry(self, name: str, parameter: nn.Parameter, state: State) -> State:
         return state

@@ -148,6 +148,7 @@ class Files:
             "seconds": now.seconds,
             "steps": now.step,
             "epochs": run.clock.epoch,
+            "measured": {**run.spent.summary()},
             "growths": len(run.grown),
             "undone": len(run.events) - len(run.grown),
             "growth_lives": [_life(event) for event in run.events],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from progtrain.best import ranked
 from progtrain.clock import Unit
+from progtrain.report.closing import MEASURED, best, pace
 from progtrain.run import Phase
 
 if TYPE_CHECKING:
@@ -237,7 +238,11 @@ def evaluation(run: Run, seen: Observation, is_best: bool, width: int | None = N
     if is_best:
         told[0] += " (best so far)"
     line = f"epoch {seen.epoch:.1f}, step {seen.moment.step:,}: " + ", ".join(told)
-    others = [f", {n} {metric(value)}" for n, value in seen.metrics.items() if n not in first]
+    others = [
+        f", {name} {metric(value)}"
+        for name, value in seen.metrics.items()
+        if name not in first and not name.startswith(MEASURED)
+    ]
     if width is None or len(line + "".join(others)) <= width:
         return line + "".join(others)
     for index, other in enumerate(others):
@@ -278,12 +283,13 @@ def summary(run: Run) -> list[tuple[str, str]]:
             f"{run.metric} {metric(run.last_metric)} at the end, {metric(run.best_metric)} at best",
         ),
         *([("test", _metrics(run.test))] if run.test else []),
-        *([("best", _best(run))] if ranked(run) else []),
+        *([("best", best(run))] if ranked(run) else []),
         (
             "cost",
             f"{flops(now.flops)} of training in {seconds(now.seconds)}, growing included;"
             f" {now.step:,} steps, {run.clock.epoch:.1f} epochs{speed(run)}",
         ),
+        *([("speed", pace(run.spent.summary()))] if run.spent.measured else []),
     ]
 
 
@@ -298,11 +304,6 @@ def _outcomes(events: Sequence[Event]) -> str:
     told = [outcome(event) for event in events[-_OUTCOMES:]]
     earlier = len(events) - len(told)
     return "; ".join([*([f"{earlier} earlier"] if earlier else []), *told])
-
-
-def _best(run: Run) -> str:
-    """The checkpoints that stay beside the newest ones, the best first."""
-    return "checkpoints/best: " + ", ".join(name for name, *_ in ranked(run))
 
 
 def _metrics(values: Mapping[str, float]) -> str:
