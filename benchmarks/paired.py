@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,7 @@ class Job:
     overrides: tuple[str, ...]
 
     def folder(self, out: Path) -> Path:
-        return out / self.arm.replace(" ", "_").replace("=", "_") / f"seed_{self.seed}"
+        return out / re.sub(r"[^A-Za-z0-9]+", "_", self.arm).strip("_") / f"seed_{self.seed}"
 
 
 def result(folder: Path) -> dict[str, Any] | None:

@@ -111,7 +111,7 @@ def report(study: Study, out: Path, seeds: Sequence[int]) -> list[str]:
         "|---" * 7 + "|",
     ]
     for arm, runs in found.items():
-        if len(runs) > 1:
+        if len(runs) > 1 and reference:
             lines.append(f"| {arm} | " + " | ".join(row(study, runs, reference)) + " |")
     return lines
 

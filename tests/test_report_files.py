@@ -83,7 +83,7 @@ def test_result_sums_the_run_up_and_goes_when_the_run_goes_on(tmp_path: Path) ->
         "seconds": 40.0, "steps": 800, "epochs": 4.0, "growths": 1, "stop": "DURATION",
         "grown_out": "MAX_STAGES", "seed": 7, "choices": {"growth": "plateau"},
         "overrides": ["seed=7"], "undone": 0, "lost_flops": 0.0,
-        "best_checkpoints": [], "measured": {},
+        "measured": {},
         "growth_lives": [{"index": 0, "stage": "wider", "phase": "consolidate", "alpha": 0.43,
                           "recovery_steps": None, "contribution": None, "undone": None,
                           "lost_flops": 0.0}],
