@@ -72,7 +72,7 @@ STUDIES = {
         {
             "from scratch": ("growth=none",),
             "grown": (),
-            "from scratch, equal FLOPs": ("growth=none", "train.duration=22epochs"),
+            "from scratch, equal FLOPs": ("growth=none", "train.duration=31epochs"),
         },
     ),
 }
