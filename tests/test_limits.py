@@ -278,6 +278,11 @@ REASONS: dict[StopReason, tuple[str, ...]] = {
     StopReason.STAGES_DONE: ("growth=schedule",),
     StopReason.MAX_STAGES: (*PLATEAU, "growth.max_stages=1"),
     StopReason.BUDGET: (*BUDGET, "growth.max_params=400"),
+    StopReason.EARLY_STOPPING: (
+        *STILL,
+        "train.evaluate_every=1steps",
+        "stop.early_stopping=3steps",
+    ),
     StopReason.MONITOR: (
         "growth=schedule",
         "warmup=linear_ramp",
@@ -330,7 +335,8 @@ def test_every_reason_is_reached_by_a_config(reason: StopReason, tmp_path: Path)
 
 
 def test_no_reason_is_missing() -> None:
-    assert set(StopReason) == {*REASONS, StopReason.INTERRUPTED}, "test_resume interrupts"
+    elsewhere = {StopReason.INTERRUPTED, StopReason.DEBUGGED}  # test_resume, test_debug
+    assert set(StopReason) == {*REASONS, *elsewhere}
 
 
 @pytest.mark.parametrize("reason", StopReason)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from omegaconf import DictConfig
 
 from progtrain.command_line import tree
+from progtrain.command_line.classes import TRAINS
 
 
 def misfits(config: DictConfig) -> Iterator[str]:
     """What networks of ours are told of samples and classes, where the data say otherwise."""
-    if not str(tree.value_at(config, "model._target_")).startswith("progtrain."):
+    trains = config.get("task", "train") in TRAINS
+    if not (trains and str(tree.value_at(config, "model._target_")).startswith("progtrain.")):
         return
     shape, given = (tree.value_at(config, f"{part}.shape") for part in ("model", "data"))
     if isinstance(shape, list) and isinstance(given, list) and shape != given:

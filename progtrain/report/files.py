@@ -44,6 +44,7 @@ class Files:
         self.columns = list(columns)  # metrics that the table of a multirun shows
         self._open = {name: (directory / name).open("ab") for name in (METRICS, EVENTS)}
         self._table = Table(directory / METRICS)
+        self._measured: Json = {}  # of the result that is replaced: told again where nothing is new
 
     def __enter__(self) -> Files:
         return self
@@ -61,6 +62,7 @@ class Files:
 
     def started(self, run: Run, plan: list[PlannedStage]) -> None:
         # a resumed run has no result until it stops again
+        self._measured = _measured(self.directory / RESULT)
         (self.directory / RESULT).unlink(missing_ok=True)
         stages: list[Json] = [
             {"name": s.name, "what": s.what, "params": s.params, "flops": s.flops} for s in plan
@@ -148,7 +150,7 @@ class Files:
             "seconds": now.seconds,
             "steps": now.step,
             "epochs": run.clock.epoch,
-            "measured": {**run.spent.summary()},
+            "measured": {**run.spent.summary()} or self._measured,
             "growths": len(run.grown),
             "undone": len(run.events) - len(run.grown),
             "growth_lives": [_life(event) for event in run.events],
@@ -166,6 +168,15 @@ class Files:
     def _row(self, name: str, row: Mapping[str, Json]) -> None:
         self._open[name].write(strict(row).encode() + b"\n")
         self._open[name].flush()
+
+
+def _measured(path: Path) -> Json:
+    """What monitors have measured, as a `result.json` has it."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told.get("measured", {}) if isinstance(told, dict) else {}
 
 
 def truncate(directory: Path, sizes: Mapping[str, int]) -> None:

@@ -120,7 +120,8 @@ def show(found: Inspection, console: Console) -> None:
     """Architecture, growths, evaluations, files."""
     moment = found.moment
     console.print(
-        f"{found.path}: step {moment.step:,}, {moment.samples:,} samples, {moment.flops:.3g} FLOPs"
+        f"{found.path}: step {moment.step:,}, {moment.samples:,} samples, {moment.flops:.3g} FLOPs",
+        soft_wrap=True,  # so that the path can be copied
     )
     if found.model is None:
         console.print(f"No network: {found.missing}")
