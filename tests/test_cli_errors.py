@@ -71,8 +71,8 @@ NAMES = {
     "1 several monitors": ("monitor=[instability,slow] monitor.slow.remedy=grow", ""),
     "1 a monitor that is not there": (
         "monitor=[instability,slwo]",
-        "Unknown monitor 'slwo'. Did you mean 'slow'? Available: contribution, instability, none,"
-        " shock, slow.",
+        "Unknown monitor 'slwo'. Did you mean 'slow'? Available: contribution, gradients,"
+        " instability, learning_rate, memory, mfu, none, shock, slow, throughput.",
     ),
     "1 a monitor twice": ("monitor=[slow,slow]", "monitor=[slow,slow] names one option twice."),
     "1 no monitor": ("monitor=[]", "monitor=[] chooses nothing: write monitor=none."),

@@ -28,6 +28,7 @@ from growth_kit import (  # noqa: F401
     snapshot,
     train,
 )
+from rich.console import Console
 from run_kit import at_step, differences, parts, resume, some
 from run_kit import train as train_job
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ from progtrain.growth.operators import orders
 from progtrain.growth.operators.deepen_interleave_half import families
 from progtrain.growth.rollback import Before
 from progtrain.machine import Machine
-from progtrain.report.plan import print_plan
+from progtrain.report.plan import print_things_that_grow
 from progtrain.run import Probe
 
 COPYING = ("stack", "interleave", "interleave_half", "middle", "last")
@@ -508,7 +509,7 @@ def test_a_budget_and_a_plan_see_what_could_begin(tmp_path: Path) -> None:
 def test_task_plan_lists_a_stack_that_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
     machine = a_machine(a_model("cnn", depth=0), SGD)
     machine.run.template = a_host("cnn", depth=0).template
-    print_plan(machine.run, [])
+    print_things_that_grow(machine.run, Console(width=120))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["stages.0.blocks", "0", "0"] in rows and ["stages.1.blocks", "0", "0"] in rows
 

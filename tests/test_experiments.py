@@ -17,6 +17,7 @@ RECIPES = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if "_gpu" 
 GROWTHS = {  # of every recipe: the stages that grow, in order
     "budget_distillation": ["wider", "deeper"],
     "combined_curriculum": ["deeper", "deepest"],
+    "fashion_cnn": ["deeper", "wider"],
     "gradual_stacking": ["deeper", "deepest"],
     "late_growth": ["deeper"],
     "middle_stacking": ["deeper", "third", "fourth"],
@@ -25,11 +26,12 @@ GROWTHS = {  # of every recipe: the stages that grow, in order
     "tinyshakespeare": ["deeper"],
     "width_doubling": ["wider"],
 }
-# What is too long for a test: its own text is the user's, here it is the embedded one.
+# What is too long for a test: its own data are the user's, here they are embedded ones.
 SHORT = {
+    "fashion_cnn": ("data=digits", "train.duration=40steps", "train.evaluate_every=20steps"),
     "tinyshakespeare": (
         *("train.duration=40steps", "train.evaluate_every=20steps", "data.bytes=60000"),
-    )
+    ),
 }
 
 

@@ -188,14 +188,15 @@ def test_an_evaluation_has_the_primary_metric_and_the_loss_and_others_where_ther
     assert words.evaluation(run, observation, True, len(told)) == told
     less = words.evaluation(run, observation, True, len(told) - 1)
     assert less == f"{start}, 2 more in metrics.jsonl"
-    assert words.evaluation(run, observation, True, 120) == less
-    more = words.evaluation(run, observation, True, 128)
-    assert more == f"{start}, val/accuracy 0.5000, 1 more in metrics.jsonl"
-    assert words.evaluation(run, observation, True, 10) == less, "never less than the two"
-    screen, terminal = a_screen(120)
+    longer = observation.metrics | {"val/perplexity": 2.0, "val/top5_accuracy": 0.9}
+    observation = Observation(run.clock.now, 2.0, longer)
+    more = words.evaluation(run, observation, True, len(start) + 50)
+    assert more == f"{start}, val/accuracy 0.5000, 3 more in metrics.jsonl"
+    assert words.evaluation(run, observation, True, 10) == f"{start}, 4 more in metrics.jsonl"
+    screen, terminal = a_screen(len(start) + 30)
     screen.started(run, [])
     screen.observed(run, observation)
-    assert "2 more in metrics.jsonl" in in_words(plain(terminal.getvalue()))
+    assert "4 more in metrics.jsonl" in in_words(plain(terminal.getvalue()))
     screen.close()
 
 

@@ -13,6 +13,8 @@ from progtrain.command_line.classes import TRAINS
 def misfits(config: DictConfig) -> Iterator[str]:
     """What networks of ours are told of samples and classes, where the data say otherwise."""
     trains = config.get("task", "train") in TRAINS
+    if not all(isinstance(config.get(part), DictConfig) for part in ("model", "data")):
+        return
     if not (trains and str(tree.value_at(config, "model._target_")).startswith("progtrain.")):
         return
     shape, given = (tree.value_at(config, f"{part}.shape") for part in ("model", "data"))
