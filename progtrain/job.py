@@ -37,7 +37,7 @@ from progtrain.report.plan import print_plan
 from progtrain.report.reporter import Reporter
 from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
-from progtrain.report.words import assigned
+from progtrain.report.units import assigned
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.signals import Signals, asked

@@ -12,7 +12,8 @@ from run_kit import parts
 
 from progtrain.data.sets import Batches
 from progtrain.report.header import data, header
-from progtrain.report.words import Heading, assigned
+from progtrain.report.units import assigned
+from progtrain.report.words import Heading
 from progtrain.start import batches_of, new_run
 
 

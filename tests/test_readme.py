@@ -114,7 +114,11 @@ def test_every_command_of_the_features_page_is_right() -> None:
     from progtrain import cli
 
     page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
-    commands = [c for c in re.findall(r"`(progtrain[^`]*)`", page) if "resume=" not in c]
+    commands = [
+        c
+        for c in re.findall(r"`(progtrain[^`]*)`", page)
+        if not re.search(r"resume=|checkpoint=outputs", c)
+    ]
     assert len(commands) > 25
     for command in dict.fromkeys(commands):
         arguments = [a for a in shlex.split(command)[1:] if a != "-m"]

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.text import Text
 
 from progtrain.clock import Moment
-from progtrain.report import words
+from progtrain.report import units, words
 from progtrain.report.bar import Bar, fit
 from progtrain.report.lines import Lines
 from progtrain.report.screen import REFRESH_SECONDS, Screen, reporter
@@ -293,18 +293,18 @@ def test_reporter_draws_on_a_terminal_and_writes_lines_elsewhere(
 def test_numbers_read_well_at_every_size() -> None:
     flops = {0: "0 FLOP", 950: "950 FLOP", 999_999: "1 MFLOP", 3.2e6: "3.2 MFLOP", 1e27: "1e+03 Y"}
     for number, text in flops.items():
-        assert words.flops(number).startswith(text)
+        assert units.flops(number).startswith(text)
     spans = {0.0: "0 s", 0.42: "0.42 s", 9.96: "10 s", 59.7: "1 m 00 s", 72: "1 m 12 s"}
     spans |= {3599.8: "1 h 00 m", 7500: "2 h 05 m", 86_399: "1 d 00 h", math.inf: "? s"}
     for number, text in spans.items():
-        assert words.seconds(number) == text
-    assert [words.metric(v) for v in (None, 0.0, 0.5, 1e-5)] == [
+        assert units.seconds(number) == text
+    assert [units.metric(v) for v in (None, 0.0, 0.5, 1e-5)] == [
         "–",
         "0.0000",
         "0.5000",
         "1.000e-05",
     ]
-    assert words.ratio(0, 5) == "×–" and words.ratio(1, 1234) == "×1,234"
+    assert units.ratio(0, 5) == "×–" and units.ratio(1, 1234) == "×1,234"
     assert fit(["aaa", "bbb", "c"], 9) == "aaa · bbb" and fit(["aaa"], 2) == ""
 
 

@@ -19,7 +19,7 @@ from progtrain.debug.first_batches import InOrder, first
 from progtrain.debug.none import NoDebug
 from progtrain.errors import require
 from progtrain.mix.none import NoMix
-from progtrain.report.words import metric
+from progtrain.report.units import metric
 from progtrain.run import Run, StopReason
 from progtrain.settings import whole
 

@@ -118,5 +118,5 @@ def adapted(name: str, part: Any) -> Any:
         return Library(name, part)
     raise ConfigError(
         f"metric.{name} is a {type(part).__name__}, which is no metric: it needs smaller, check,"
-        " count and value (progtrain/contracts.py), or is a class of torchmetrics."
+        " count and value (progtrain/contracts/), or is a class of torchmetrics."
     )

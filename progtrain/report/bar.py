@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from progtrain.clock import Unit
-from progtrain.report import words
+from progtrain.report import units, words
 from progtrain.run import Phase
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Pace:
 
     def left(self, fraction: float) -> str:
         """Time to the planned end in words."""
-        return words.seconds((1 - fraction) / self.share) if self.share > 0 else "?"
+        return units.seconds((1 - fraction) / self.share) if self.share > 0 else "?"
 
 
 @dataclass
@@ -91,8 +91,8 @@ class Bar:
         self._label = f" {words.stage(run, self.num_planned)} · {words.life(run)} "
         now = run.clock.now
         self._figures = [  # in order of importance: the last goes first where columns are few
-            f"loss {words.metric(self._loss)}",
-            f"{run.metric} {words.metric(self.metric)}",
+            f"loss {units.metric(self._loss)}",
+            f"{run.metric} {units.metric(self.metric)}",
             f"step {now.step:,}",
             f"epoch {run.clock.epoch:.1f}",
             *words.view(run),
@@ -101,7 +101,7 @@ class Bar:
             else f"{self.pace.steps:,.0f} it/s",
         ]
         left = self.pace.left(self.fraction)
-        self._times = [f"{self.fraction:.0%}", words.seconds(now.seconds), f"ETA {left}"]
+        self._times = [f"{self.fraction:.0%}", units.seconds(now.seconds), f"ETA {left}"]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # one column stays free: a full line makes some terminals wrap

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from progtrain.best import ranked
 from progtrain.clock import Moment, Unit
-from progtrain.report import words
+from progtrain.report import units, words
 from progtrain.report.table import Table
 from progtrain.run import StopReason
 
@@ -197,7 +197,7 @@ def write_failure(
     """The `result.json` of a run that raised; `error` is one line."""
     result: dict[str, Json] = {
         "status": "failed",
-        "error": words.one_line(error),
+        "error": units.one_line(error),
         "choices": {**choices},
         "overrides": [*overrides],
     }

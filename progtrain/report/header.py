@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from progtrain.clock import Unit
-from progtrain.report.words import flops
+from progtrain.report.units import flops
 
 if TYPE_CHECKING:
     from progtrain.build import Parts

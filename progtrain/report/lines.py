@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from progtrain.report import words
+from progtrain.report import units, words
 from progtrain.report.bar import Pace
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class Lines:
         self._say(
             f"{run.clock.fraction:.0%} {words.stage(run, self._num_planned)} {words.life(run)},"
             f" epoch {run.clock.epoch:.1f}, step {run.clock.step:,},"
-            f" loss {words.metric(float(loss.item()))}, {self._pace.steps:.3g} it/s,"
-            f" {words.seconds(run.clock.now.seconds)}, ETA {self._pace.left(run.clock.fraction)}"
+            f" loss {units.metric(float(loss.item()))}, {self._pace.steps:.3g} it/s,"
+            f" {units.seconds(run.clock.now.seconds)}, ETA {self._pace.left(run.clock.fraction)}"
         )
 
     def observed(self, run: Run, observation: Observation) -> None:
@@ -97,7 +97,7 @@ class Lines:
         self._say(f"test: {self.heading.test_command}")
 
     def _say(self, text: str) -> None:
-        line = words.encodable(words.one_line(text), self._encoding)
+        line = units.encodable(units.one_line(text), self._encoding)
         try:
             print(line, file=self.stream, flush=True)
         except BrokenPipeError:  # `progtrain | head`: nobody reads on, but the run is worth its end

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 
 import yaml
 
-from progtrain.report.words import metric, one_line
+from progtrain.report.units import metric, one_line
 
 DONE = "done"
 SEED = "seed"

@@ -12,7 +12,7 @@ from progtrain.growth.empty_stacks import first_blocks
 from progtrain.growth.grow import Host
 from progtrain.growth.spaces import Space, spaces
 from progtrain.growth.stacks import BlockStack, stacks
-from progtrain.report import words
+from progtrain.report import units, words
 
 if TYPE_CHECKING:
     from progtrain.planning.rows import Rehearsal, Row, Span, Totals
@@ -65,9 +65,9 @@ def _stages(rows: Sequence[Row]) -> Table:
             row.name,
             row.when,
             row.what,
-            f"{row.params:,} ({words.ratio(rows[0].params, row.params)})",
-            f"{words.flops(row.flops_per_step)}"
-            f" ({words.ratio(rows[0].flops_per_step, row.flops_per_step)})",
+            f"{row.params:,} ({units.ratio(rows[0].params, row.params)})",
+            f"{units.flops(row.flops_per_step)}"
+            f" ({units.ratio(rows[0].flops_per_step, row.flops_per_step)})",
         )
     return table
 
@@ -81,8 +81,8 @@ def _costs(rows: Sequence[Row]) -> Table:
             continue
         table.add_row(
             row.name,
-            words.MISSING if row.steps is None else f"{row.steps:,}",
-            words.MISSING if row.flops is None else words.flops(row.flops),
+            units.MISSING if row.steps is None else f"{row.steps:,}",
+            units.MISSING if row.flops is None else units.flops(row.flops),
             _short(row.step_seconds),
             _time(row.seconds),
             _time(row.growth_seconds),
@@ -114,16 +114,16 @@ def _memory(rows: Sequence[Row], rehearsed: bool) -> Table:
 
 def _totals(totals: Totals) -> Iterator[str]:
     whole = [f"{totals.steps:,} steps"] if totals.steps is not None else []
-    whole += [_span(totals.flops, words.flops)] if totals.flops else []
-    whole += [_span(totals.seconds, words.seconds)] if totals.seconds else []
+    whole += [_span(totals.flops, units.flops)] if totals.flops else []
+    whole += [_span(totals.seconds, units.seconds)] if totals.seconds else []
     yield "Whole run: " + (", ".join(whole) or "its length cannot be told without real steps")
     if totals.flops and totals.flops.least != totals.flops.most:
         yield "  (from what it comes to if nothing more grows, to all growths at once)"
     if totals.training and totals.evaluating and totals.growing:
         yield (
-            f"  of that training {_span(totals.training, words.seconds)}, evaluating"
-            f" {_span(totals.evaluating, words.seconds)}, growing"
-            f" {_span(totals.growing, words.seconds)}, storing {_time(totals.storing)}"
+            f"  of that training {_span(totals.training, units.seconds)}, evaluating"
+            f" {_span(totals.evaluating, units.seconds)}, growing"
+            f" {_span(totals.growing, units.seconds)}, storing {_time(totals.storing)}"
         )
     free = "" if totals.memory_free is None else f" of {size(totals.memory_free)} free"
     data = f"; the data set takes {size(totals.data)} beside it" if totals.data else ""
@@ -149,20 +149,20 @@ def _span(span: Span, told: Callable[[float], str]) -> str:
 
 
 def _time(number: float | None) -> str:
-    return words.MISSING if number is None else words.seconds(number)
+    return units.MISSING if number is None else units.seconds(number)
 
 
 def _short(number: float | None) -> str:
     """Seconds of one step."""
     if number is None:
-        return words.MISSING
-    return f"{number * 1000:,.3g} ms" if number < 1 else words.seconds(number)
+        return units.MISSING
+    return f"{number * 1000:,.3g} ms" if number < 1 else units.seconds(number)
 
 
 def size(number: float | None) -> str:
     """`3.2 MiB`."""
     if number is None:
-        return words.MISSING
+        return units.MISSING
     for power, unit in ((3, "GiB"), (2, "MiB")):
         if number >= 1024**power:
             return f"{number / 1024**power:,.1f} {unit}"

@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from progtrain.report import words
+from progtrain.report import units
 from progtrain.report.files import strict
 from progtrain.report.outcomes import (
     DONE,
@@ -53,7 +53,7 @@ def print_comparison(sweep_dir: Path, console: Console | None = None) -> None:
                 told = f"job {job.name} {job.status}: {job.error or 'its numbers are left out.'}"
                 console.print(Text(told, style="red"), soft_wrap=True)
         console.print(Text(sentence, style="bold"), soft_wrap=not console.is_terminal)
-    print(words.encodable(capture.get(), console.encoding), end="", file=console.file, flush=True)
+    print(units.encodable(capture.get(), console.encoding), end="", file=console.file, flush=True)
     _write_json(sweep_dir, jobs, names, groups, unseeded, sentence)
     _write_csv(sweep_dir, jobs, names)
 
@@ -70,11 +70,11 @@ def _job_rows(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, str]]
     return [
         {
             "job": job.name,
-            **{name: job.settings.get(name, words.MISSING) for name in names},
+            **{name: job.settings.get(name, units.MISSING) for name in names},
             **({"metric": job.metric_name} if len(metrics) > 1 else {}),
-            final: words.metric(job.metric),
-            "best": words.metric(job.best_metric),
-            **{name: words.metric(job.columns.get(name)) for name in columns(jobs)},
+            final: units.metric(job.metric),
+            "best": units.metric(job.best_metric),
+            **{name: units.metric(job.columns.get(name)) for name in columns(jobs)},
             "growths": _whole(job.growths),
             "params": _whole(job.params),
             "FLOPs": _flops(job.flops),
@@ -89,7 +89,7 @@ def _spread_rows(groups: Sequence[Spread], names: Sequence[str]) -> list[dict[st
     further = list(dict.fromkeys(name for group in groups for name in group.columns))
     return [
         {
-            **dict(zip(names, (cell or words.MISSING for cell in group.settings), strict=True)),
+            **dict(zip(names, (cell or units.MISSING for cell in group.settings), strict=True)),
             "final, mean ± std": _mean(group.mean, group.deviation),
             **{f"{n}, mean ± std": _mean(*group.columns.get(n, (None, None))) for n in further},
             "n": f"{group.n}",
@@ -139,20 +139,20 @@ def _table(
 
 def _mean(mean: float | None, deviation: float | None) -> str:
     if mean is None:
-        return words.MISSING
-    return f"{words.metric(mean)} ± {words.metric(deviation)}"
+        return units.MISSING
+    return f"{units.metric(mean)} ± {units.metric(deviation)}"
 
 
 def _whole(value: float | None) -> str:
-    return words.MISSING if value is None else f"{value:,.0f}"
+    return units.MISSING if value is None else f"{value:,.0f}"
 
 
 def _flops(value: float | None) -> str:
-    return words.MISSING if value is None else words.flops(value)
+    return units.MISSING if value is None else units.flops(value)
 
 
 def _seconds(value: float | None) -> str:
-    return words.MISSING if value is None else words.seconds(value)
+    return units.MISSING if value is None else units.seconds(value)
 
 
 def _write_json(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from progtrain.loggers.logger import Book, Result, remember, remembered
-from progtrain.report import words
+from progtrain.report import units, words
 from progtrain.run import Phase, StopReason
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Tracked:
             action()
         except Exception as error:  # whatever a library of somebody else's or a network raises
             self._tracker = None
-            told = words.one_line(str(error)) or type(error).__name__
+            told = units.one_line(str(error)) or type(error).__name__
             self.warn(run, f"logger {self.name} has failed and is told nothing more: {told}")
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +10,16 @@ from typing import TYPE_CHECKING
 from progtrain.best import ranked
 from progtrain.clock import Unit
 from progtrain.report.closing import MEASURED, best, pace
+from progtrain.report.units import assigned, flops, metric, params, ratio, seconds
 from progtrain.run import Phase
 
 if TYPE_CHECKING:
     from progtrain.report.reporter import PlannedStage
     from progtrain.run import Event, Observation, Run
 
-MISSING = "–"
 # a plan is read, not scrolled: a longer one shows its two ends
 PLAN_ROWS = 24
-_PLAIN = re.compile(r"[A-Za-z0-9_./@-]+")
 _OUTCOMES = 8  # growths whose end the summary tells
-_UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
-_ASCII = str.maketrans(
-    {"→": "->", "×": "x", "α": "alpha", "±": "+/-", "–": "-", "·": "|", "…": "~"}
-)
 
 
 @dataclass(frozen=True)
@@ -76,80 +68,6 @@ class Growth:
         clauses = (self.what, self.cause, self.size, self.cost, self.kept, self.inherited)
         told = [clause for clause in (*clauses, self.metric, self.rate, self.took) if clause]
         return f"{self.head}: " + "; ".join(told)
-
-
-def assigned(key: str, path: Path) -> str:
-    """`key=path` as one types it, with the quotes that the shell and Hydra need."""
-    text = str(path)
-    if _PLAIN.fullmatch(text):
-        return f"{key}={text}"
-    if not set(text) & set("\"'$`\\!"):
-        return f"\"{key}='{text}'\""
-    escaped = re.sub(r"(\\*)(\'|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
-    return shlex.quote(f"{key}='{escaped}'")
-
-
-def params(number: float) -> str:
-    return f"{number:,.0f} params"
-
-
-def flops(number: float) -> str:
-    """`3.2 MFLOP`: three digits and the unit that fits."""
-    power = 0
-    # the rounded number decides: 999,999 is 1 MFLOP, not 1e+03 kFLOP
-    while abs(float(f"{number / 1000**power:.3g}")) >= 1000 and power < len(_UNITS) - 1:
-        power += 1
-    return f"{number / 1000**power:.3g} {_UNITS[power]}FLOP"
-
-
-def seconds(number: float) -> str:
-    """`0.42 s`, `12 s`, `1 m 12 s`, `2 h 05 m` or `3 d 04 h`."""
-    if not math.isfinite(number):
-        return "? s"
-    if number < 0.005:
-        return "0 s"
-    if number < 9.95:
-        return f"{number:.2g} s"
-    whole = round(number)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02d} s"
-    minutes = round(number / 60)
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} m"
-    hours = round(number / 3600)
-    return f"{hours // 24} d {hours % 24:02d} h"
-
-
-def metric(value: float | None) -> str:
-    """Four decimals where they mean something, `–` where there is no value."""
-    if value is None:
-        return MISSING
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4f}"
-    return f"{value:.3e}"
-
-
-def ratio(before: float, after: float) -> str:
-    if before <= 0:
-        return f"×{MISSING}"
-    times = after / before
-    return f"×{times:.2f}" if times < 100 else f"×{times:,.0f}"
-
-
-def one_line(text: str) -> str:
-    """Free text with no line ends, escapes or other control characters."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()
-
-
-def encodable(text: str, encoding: str) -> str:
-    """The text as a stream of this encoding can hold it."""
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
-    return text
 
 
 def stage(run: Run, num_planned: int) -> str:
