@@ -54,6 +54,15 @@ COMMANDS = (
     f"{SMALL_CNN} {TINY}",
     f"{GROWING} hardware=auto,cpu hardware.precision=fp32,bf16 {SMALL_CNN} {TINY}",
     f"{GROWING} train.accumulate=1,2 train.clip=0,1 {SMALL_CNN} {TINY}",
+    f"{GROWING} augment=glob(*) mix=glob(*) {SMALL_CNN} {TINY}",
+    f"{GROWING} loss=glob(*) metric=accuracy,macro_f1,perplexity train.metric=val/loss "
+    f"{SMALL_CNN} {TINY}",
+    f"{GROWING} nonfinite.policy=raise,skip,rollback checkpoint.best=0,2 "
+    f"stop.early_stopping=null,2epochs {SMALL_CNN} {TINY}",
+    f"{GROWING} logger=glob(*) {SMALL_CNN} {TINY}",
+    f"{GROWING} debug=none,profile,nans,determinism {SMALL_CNN} {TINY}",
+    f"{GROWING} model=gpt data=text data.tokens=bytes,characters,bpe data.vocabulary=300 "
+    f"model.width=16 {TOKENS} {SHORT}",
 )
 
 
