@@ -379,7 +379,7 @@ def test_a_right_command_is_accepted(typed: str) -> None:
 
 
 @pytest.mark.slow
-def test_every_option_of_every_group_is_right() -> None:
+def test_every_option_of_every_group_is_right(tmp_path: Path) -> None:
     groups = {group: _shared().options(group) for group in _shared().groups}
     ours = {group: names for group, names in groups.items() if not group.startswith("hydra")}
     assert len(ours) >= 11
@@ -388,10 +388,18 @@ def test_every_option_of_every_group_is_right() -> None:
         "curriculum/score": "curriculum=difficulty ",
         "curriculum/pacing": "curriculum=difficulty ",
     }
-    needs = {"gpt": "data=text ", "text": "model=gpt ", "column": "curriculum.score.name=hardness "}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    needs = {
+        "gpt": "data=text ",
+        "text": "model=gpt ",
+        "column": "curriculum.score.name=hardness ",
+        "image_folder": f"data.root={tmp_path} ",
+    }
     for group, names in ours.items():
         for name in names:
             beside = within.get(group, "") + needs.get(name, "")
+            beside += "train.metric=val/loss " if group == "metric" else ""
             assert told(f"{beside}{group}={name}") == "", f"{group}={name}"
 
 

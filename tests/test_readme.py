@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from image_kit import photos
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["train.duration=6epochs", "checkpoint.every=50%", "hardware.threads=1"]
@@ -110,9 +111,13 @@ def test_every_test_that_the_features_page_names_exists() -> None:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_features_page_is_right() -> None:
+def test_every_command_of_the_features_page_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from progtrain import cli
 
+    photos(tmp_path / "photos", 1)
+    monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
     commands = [
         c

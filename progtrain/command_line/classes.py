@@ -21,7 +21,9 @@ def assume(config: DictConfig) -> bool:
     So a check reads no data; no part refuses a number of classes that only the data can tell.
     """
     data = config.get("data")
-    null = isinstance(data, DictConfig) and "num_classes" in data and data.num_classes is None
+    # unresolved: what leads nowhere is told by the check of all settings
+    plain: Any = tree.raw(data) if isinstance(data, DictConfig) else {}
+    null = "num_classes" in plain and plain["num_classes"] is None
     if null:
         OmegaConf.update(config, _SETTING, _ASSUMED)
     return null
