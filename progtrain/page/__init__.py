@@ -1,0 +1,1 @@
+"""Pages that people look at: of one run, and of many compared. HTML that needs no network."""

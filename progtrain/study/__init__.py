@@ -1,0 +1,1 @@
+"""Studies: arms, seeds and a primary metric, declared before the first run."""
