@@ -59,6 +59,7 @@ class Line:
     label: bool = False  # written at its end
     steps: bool = False  # constant between points
     marks: bool = False  # a marker at every point
+    ends: bool = True  # a marker at its end
 
 
 @dataclass(frozen=True)

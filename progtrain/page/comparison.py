@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from progtrain.comparison.result import Comparison, Difference, Estimate, Summary
-from progtrain.page import curves
+from progtrain.comparison.result import Comparison, Difference, Estimate, RunOf, Summary
+from progtrain.page import curves, forest, frontier
 from progtrain.page.arms import Look, certainty, interval, looks, summary
-from progtrain.page.document import Figure, document, figure
+from progtrain.page.document import document, figure, heat_figure
+from progtrain.page.files import write_plots
+from progtrain.page.heat import heat
+from progtrain.page.method import sentences
 from progtrain.report import units
+from progtrain.report.outcomes import DONE
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Cell:
     text: str
     value: float | str | None = None
     small: str = ""
+    title: str = ""  # under the pointer
 
 
 @dataclass(frozen=True)
@@ -36,29 +40,49 @@ def write(comparison: Comparison, path: Path) -> None:
     Raises `OSError` where a file cannot be written.
     """
     dressed = looks(comparison)
-    shown: dict[str, list[Figure]] = {"curves": _curves(comparison, dressed)}
+    learning = curves.charts(comparison, dressed)
+    compute = frontier.chart(comparison, dressed)
+    forests = forest.charts(comparison, dressed)
+    grid = heat(comparison, dressed)
     content = document(
         "comparison.html",
         comparison=comparison,
         looks=dressed,
         columns=_columns(comparison),
         entries=[_entry(look) for look in dressed],
-        figures=shown,
+        learning=[figure(chart) for chart in learning if not chart.empty],
+        frontier=None if compute.empty else figure(compute),
+        forests=[figure(chart) for _, chart in forests],
+        forest_names=[name for name, _ in forests],
+        heat=None if grid is None else heat_figure(grid),
         facts=_facts(comparison),
-        failed=[(arm, run) for arm in comparison.arms for run in arm.runs if run.status != "done"],
+        method=list(sentences(comparison)),
+        failed=[(arm, run) for arm in comparison.arms for run in arm.runs if run.status != DONE],
+        runs=[(arm, run, _told(run)) for arm in comparison.arms for run in arm.runs],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
+    drawn = [*learning, compute, *(chart for _, chart in forests)]
+    write_plots([chart for chart in drawn if not chart.empty], grid, _plots(path))
 
 
-def _curves(comparison: Comparison, dressed: Sequence[Look]) -> list[Figure]:
-    return [figure(chart) for chart in curves.charts(comparison, dressed)]
+def _plots(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_plots")
+
+
+def _told(run: RunOf) -> tuple[str, str, str]:
+    """Quality, FLOPs and seconds of a run."""
+    return (
+        units.metric(run.quality),
+        units.MISSING if run.flops is None else units.flops(run.flops),
+        units.MISSING if run.seconds is None else units.seconds(run.seconds),
+    )
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     """The figures above everything, `(number, what it is)`."""
     runs = [run for arm in comparison.arms for run in arm.runs]
-    done = sum(run.status == "done" for run in runs)
+    done = sum(run.status == DONE for run in runs)
     seeds = len({run.seed for run in runs if run.seed is not None})
     better = "more is better" if comparison.mode == "max" else "less is better"
     return [
@@ -66,7 +90,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         (f"{len(comparison.arms)}", "arms" if len(comparison.arms) != 1 else "arm"),
         (f"{done} of {len(runs)}", "runs came to their end"),
         (f"{seeds}", "seeds" if seeds != 1 else "seed"),
-        (f"±{units.metric(comparison.margin)}", "counts as equal"),
+        (units.metric(comparison.margin), "margin of “not worse”"),
     ]
 
 
@@ -92,7 +116,7 @@ def _columns(comparison: Comparison) -> list[tuple[str, str]]:
 
 def _entry(look: Look) -> Entry:
     arm = look.arm
-    done = sum(run.status == "done" for run in arm.runs)
+    done = sum(run.status == DONE for run in arm.runs)
     cells = (
         Cell(f"{done}/{len(arm.runs)}", done),
         Cell(summary(arm.quality), arm.quality.mean if arm.quality else None),
@@ -118,11 +142,10 @@ def _saving(estimate: Estimate | None, note: str) -> Cell:
 def _difference(difference: Difference | None, not_worse: bool | None = None) -> Cell:
     if difference is None:
         return Cell(units.MISSING)
-    told = [certainty(difference), f"against {difference.against}" if difference.against else ""]
-    if not_worse is not None:
-        told.insert(0, "not worse within the margin" if not_worse else "may be worse")
-    small = "; ".join(text for text in told if text)
-    return Cell(interval(difference.estimate), difference.estimate.value, small)
+    told = [] if not_worse is None else ["not worse" if not_worse else "may be worse"]
+    small = "; ".join(text for text in (*told, certainty(difference)) if text)
+    against = f"against {difference.against}" if difference.against else ""
+    return Cell(interval(difference.estimate), difference.estimate.value, small, against)
 
 
 def _cost(cost: Summary | None, text: str) -> Cell:

@@ -15,7 +15,7 @@ from progtrain.page.scale import time_unit
 
 AXES = ("flops", "seconds", "steps")
 _POINTS = 160
-_SETTLED = 0.1  # share of a run whose values do not stretch the axis
+_SETTLED = 0.35  # share of a run whose values do not stretch the axis
 
 
 def charts(comparison: Comparison, looks: Sequence[Look]) -> list[Chart]:

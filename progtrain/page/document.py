@@ -5,32 +5,47 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from progtrain import __version__
-from progtrain.page import svg
+from progtrain.page import heat, svg
 from progtrain.page.chart import Chart
+from progtrain.page.heat import Heat
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_WIDE, _NARROW = 860, 360
+WIDE, _NARROW = 860, 360
 
 
 @dataclass(frozen=True)
 class Figure:
     """A chart with its drawing for wide and for narrow windows."""
 
-    chart: Chart
+    chart: Chart | Heat
     drawings: Markup
 
 
 def figure(chart: Chart) -> Figure:
     """The chart, drawn twice; CSS shows the one that fits."""
+    wide = svg.draw(chart, WIDE, figure_height(chart), "-wide")
+    return _figure(chart, wide, svg.draw(chart, _NARROW, figure_height(chart, 320), "-narrow"))
+
+
+def figure_height(chart: Chart, usual: int = 430) -> int:
+    """What its rows need, or the usual height where it has none."""
     rows = len(chart.y.names)
-    tall = max(150, 90 + 26 * rows) if rows else 0
-    wide = svg.draw(chart, _WIDE, tall or 430, "-wide")
-    narrow = svg.draw(chart, _NARROW, tall or 320, "-narrow")
+    return max(130, 90 + 26 * rows) if rows else usual
+
+
+def heat_figure(grid: Heat) -> Figure:
+    """The grid, drawn twice."""
+    wide = heat.draw(grid, WIDE, "-wide")
+    return _figure(grid, wide, heat.draw(grid, _NARROW, "-narrow"))
+
+
+def _figure(chart: Chart | Heat, wide: Element, narrow: Element) -> Figure:
     wide.set("class", "chart wide")
     narrow.set("class", "chart narrow")
     # made of elements whose text was escaped when they became markup
@@ -45,6 +60,7 @@ def document(template: str, **content: object) -> str:
         .render(
             **content,
             style=part("style.css"),
+            colours=part("colours.css"),
             chart_style=part("chart.css"),
             script=part("page.js"),
             version=__version__,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from progtrain.page.chart import Style
+
 _LETTER, _HEIGHT = 6.3, 14.0
 
 
@@ -17,7 +19,8 @@ class Label:
     y: float
     anchor: str
     key: str
-    css: str
+    style: Style
+    at_end: bool = False
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -38,13 +41,13 @@ class Labels:
     def occupy(self, left: float, top: float, right: float, bottom: float) -> None:
         self._taken.append((left, top, right, bottom))
 
-    def beside(self, text: str, at: tuple[float, float], key: str, css: str) -> None:
+    def beside(self, text: str, at: tuple[float, float], key: str, style: Style) -> None:
         """Near a point, once all points are known."""
-        self._beside.append(Label(text, *at, "start", key, css))
+        self._beside.append(Label(text, *at, "start", key, style))
 
-    def at_end(self, text: str, at: tuple[float, float], key: str, css: str) -> None:
-        """Behind the end of a line; labels of lines that end together are moved apart."""
-        self._ends.append(Label(text, at[0] + 9, at[1] + 4, "start", key, css))
+    def at_end(self, text: str, at: tuple[float, float], key: str, style: Style) -> None:
+        """Right of a line; labels that come too near to each other are moved apart."""
+        self._ends.append(Label(text, *at, "start", key, style, at_end=True))
 
     def placed(self) -> Iterator[Label]:
         yield from self._apart()

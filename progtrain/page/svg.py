@@ -14,6 +14,7 @@ from progtrain.report.units import one_line
 
 XMLNS = "http://www.w3.org/2000/svg"
 _LETTER = 6.3  # width of a letter of 12 px, about
+_ROOMY = 500  # width from which names and notes have a place at the right
 _MARKS = {
     "circle": "M-4.2,0a4.2,4.2 0 1,0 8.4,0a4.2,4.2 0 1,0 -8.4,0Z",
     "square": "M-3.7,-3.7H3.7V3.7H-3.7Z",
@@ -89,15 +90,16 @@ class _Drawing:
 
     def _room(self) -> float:
         """At the right: for labels at the ends of lines, notes of rows, or nothing."""
-        ends = [line.name for line in self.chart.lines if line.label]
-        notes = [spot.note for spot in self.chart.spots if spot.note]
-        longest = max((len(cut(text, 24)) for text in ends), default=0)
-        longest = max(longest, *(len(text) for text in notes), 0)
-        return 14 + min(longest * _LETTER, self.width * 0.34)
+        if self.width < _ROOMY:
+            return 10.0
+        told = [cut(line.name, 24) for line in self.chart.lines if line.label]
+        told += [spot.note for spot in self.chart.spots]
+        longest = max((len(text) for text in told), default=0)
+        return 14 + min(longest * _LETTER + (12 if self.chart.lines else 0), self.width * 0.34)
 
     def _ticks(self, axis: Axis, scale: Scale, count: int) -> list[tuple[float, str]]:
         if axis.names:
-            most = 16 if self.width < 500 else 34
+            most = 16 if self.width < _ROOMY else 34
             return [(float(i), cut(name, most)) for i, name in enumerate(axis.names)]
         values = ticks(scale, count)
         return list(zip(values, texts(values, axis.unit), strict=True))
@@ -168,10 +170,11 @@ class _Drawing:
             kind["stroke_dasharray"] = dash
         add(group, "path", d=_path(drawn), **kind)
         add(group, "path", class_="near", d=_path(drawn))
-        for x, y in points if line.marks or len(points) == 1 else points[-1:]:
+        for x, y in points if line.marks or len(points) == 1 else points[-1:] if line.ends else ():
             self._mark(group, line.style, x, y)
-        if line.label:
-            self.labels.at_end(cut(line.name, 24), points[-1], line.key, css(line.style))
+        if line.label and self.width >= _ROOMY:
+            place = self.right + 22, points[-1][1] + 4
+            self.labels.at_end(cut(line.name, 24), place, line.key, line.style)
 
     def _spot(self, spot: Spot, area: Element) -> None:
         group = _arm(area, spot.key, spot.style, spot.tip or spot.name)
@@ -185,8 +188,8 @@ class _Drawing:
         self._mark(group, spot.style, x, y)
         self.labels.occupy(x - 5, y - 5, x + 5, y + 5)
         if spot.label:
-            self.labels.beside(cut(spot.name, 24), (x, y), spot.key, css(spot.style))
-        if spot.note:
+            self.labels.beside(cut(spot.name, 24), (x, y), spot.key, spot.style)
+        if spot.note and self.width >= _ROOMY:
             place = {"x": self.right + 8, "y": y + 4}
             add(self.root, "text", spot.note, class_="tick", data_arm=spot.key, **place)
 
@@ -197,8 +200,10 @@ class _Drawing:
     def _names(self) -> None:
         for label in self.labels.placed():
             place = {"x": label.x, "y": label.y, "text_anchor": label.anchor}
-            text = add(self.root, "text", label.text, class_=f"label {label.css}", **place)
-            text.set("data-arm", label.key)
+            group = add(self.root, "g", class_=f"label {css(label.style)}", data_arm=label.key)
+            add(group, "text", label.text, **place)
+            if label.at_end:
+                self._mark(group, label.style, label.x - 10, label.y - 4)
 
 
 def _arm(area: Element, key: str, style: Style, tip: str) -> Element:
