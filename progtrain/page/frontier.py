@@ -53,7 +53,7 @@ def _line(frontier: Frontier, index: int) -> Line:
     points = tuple((x, y) for x, y in frontier.curve if math.isfinite(x) and math.isfinite(y))
     style = Style(INK, index, 0)
     told = f"{frontier.name} ({frontier.form})"
-    return Line(f"frontier-{index}", frontier.name, style, points, tip=told, ends=False)
+    return Line(f"frontier-{index}", frontier.name, style, points, tip=told, label=True, ends=False)
 
 
 def _spot(look: Look, comparison: Comparison) -> Spot | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from progtrain.page.chart import Style
 
-_LETTER, _HEIGHT = 6.3, 14.0
+_LETTER, _HEIGHT = 7.2, 14.5
 
 
 @dataclass(frozen=True)

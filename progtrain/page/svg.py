@@ -13,7 +13,7 @@ from progtrain.page.scale import Scale, scales, texts, ticks
 from progtrain.report.units import one_line
 
 XMLNS = "http://www.w3.org/2000/svg"
-_LETTER = 6.3  # width of a letter of 12 px, about
+_LETTER, _BOLD = 6.8, 7.3  # width of a letter of 12 px, about; fonts differ
 _ROOMY = 500  # width from which names and notes have a place at the right
 _MARKS = {
     "circle": "M-4.2,0a4.2,4.2 0 1,0 8.4,0a4.2,4.2 0 1,0 -8.4,0Z",
@@ -75,7 +75,7 @@ class _Drawing:
         longest = max((len(text) for _, text in self.y_ticks), default=0)
         self.left = min(14 + longest * _LETTER, width * 0.42)
         self.right = width - self._room()
-        self.top, self.bottom = 26.0, height - 46.0
+        self.top, self.bottom = 26.0 if chart.y.label else 8.0, height - 46.0
         self.root = figure(self.id, chart.title, width, height)
         self.labels = Labels(self.left, self.top, float(width), self.bottom)
         self._frame()
@@ -92,10 +92,10 @@ class _Drawing:
         """At the right: for labels at the ends of lines, notes of rows, or nothing."""
         if self.width < _ROOMY:
             return 10.0
-        told = [cut(line.name, 24) for line in self.chart.lines if line.label]
-        told += [spot.note for spot in self.chart.spots]
-        longest = max((len(text) for text in told), default=0)
-        return 14 + min(longest * _LETTER + (12 if self.chart.lines else 0), self.width * 0.34)
+        names = [len(cut(line.name, 24)) for line in self.chart.lines if line.label]
+        notes = [len(spot.note) for spot in self.chart.spots]
+        longest = max([12 + n * _BOLD for n in names] + [n * _LETTER for n in notes], default=0.0)
+        return 12 + longest
 
     def _ticks(self, axis: Axis, scale: Scale, count: int) -> list[tuple[float, str]]:
         if axis.names:
