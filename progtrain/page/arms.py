@@ -22,6 +22,13 @@ class Look:
     style: Style
 
     @property
+    def short(self) -> str:
+        """The name without the settings' names, for where there is little room."""
+        words = self.arm.name.split()
+        values = [word.partition("=")[2] or word for word in words]
+        return " ".join(values) if all("=" in word for word in words) else self.arm.name
+
+    @property
     def css(self) -> str:
         return css(self.style)
 

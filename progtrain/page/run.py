@@ -180,4 +180,6 @@ def _choices(past: Past) -> list[tuple[str, str]]:
     told = past.result.get("choices") or past.begun.get("choices")
     if not isinstance(told, dict):
         return []
-    return [(str(k), str(v)) for k, v in told.items() if v != "none" or k == "growth"]
+    return [
+        (str(k), str(v).replace(",", ", ")) for k, v in told.items() if v != "none" or k == "growth"
+    ]

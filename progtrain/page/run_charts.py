@@ -37,12 +37,21 @@ def _chart(
     series = [(column, past.series(column)) for column in columns]
     shown = [(column, points) for column, points in series if points]
     lines = tuple(
-        Line(column, column, _style(index), points, tip=column, label=len(shown) > 1)
+        Line(
+            column,
+            column.removeprefix("learning_rate/"),
+            _style(index),
+            points,
+            tip=column,
+            label=len(shown) > 1,
+        )
         for index, (column, points) in enumerate(shown)
     )
     values = [y for _, points in shown for _, y in points]
+    better = "more is better" if past.mode == "max" else "less is better"
+    label = better if name == "metric" else ""
     log = name in ("rate", "norm") and min(values, default=0.0) > 0 and wide(values)
-    return Chart(name, title, _STEPS, Axis(title, log=log), lines, rules=rules)
+    return Chart(name, title, _STEPS, Axis(label, log=log), lines, rules=rules)
 
 
 def _params(past: Past, rules: tuple[Rule, ...]) -> Chart:
@@ -56,7 +65,7 @@ def _params(past: Past, rules: tuple[Rule, ...]) -> Chart:
         if step is not None and after is not None:
             points = [p for p in points if p[0] != step] + [(step, after)]
     line = Line("params", "parameters", _style(0), tuple(sorted(points)), steps=True)
-    axis = Axis("parameters", "count", log=wide(y for _, y in points))
+    axis = Axis("", "count", log=wide(y for _, y in points))
     return Chart("params", "Parameters", _STEPS, axis, (line,) if points else (), rules=rules)
 
 
@@ -70,7 +79,7 @@ def _alphas(past: Past, rules: tuple[Rule, ...]) -> Chart:
         "alpha",
         "Alpha: how much of a growth counts",
         _STEPS,
-        Axis("alpha", low=-0.03, high=1.06),
+        Axis("", low=-0.03, high=1.06),
         shown,
         rules=rules,
         note="Known at the marks, where a phase began; straight between them, whatever the ramp.",

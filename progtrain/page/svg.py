@@ -71,7 +71,7 @@ class _Drawing:
         self.chart, self.width, self.height = chart, width, height
         self.id = f"{chart.name}{suffix}"
         self.x, self.y = scales(chart)
-        self.y_ticks = self._ticks(chart.y, self.y, max(3, height // 64))
+        self.y_ticks = self._ticks(chart.y, self.y, max(3, height // 52))
         longest = max((len(text) for _, text in self.y_ticks), default=0)
         self.left = min(14 + longest * _LETTER, width * 0.42)
         self.right = width - self._room()
@@ -102,7 +102,7 @@ class _Drawing:
             most = 16 if self.width < _ROOMY else 34
             return [(float(i), cut(name, most)) for i, name in enumerate(axis.names)]
         values = ticks(scale, count)
-        return list(zip(values, texts(values, axis.unit), strict=True))
+        return list(zip(values, texts(values, axis.unit, scale.log), strict=True))
 
     def px(self, value: float) -> float:
         return self.left + self.x(value) * (self.right - self.left)
@@ -174,7 +174,7 @@ class _Drawing:
             self._mark(group, line.style, x, y)
         if line.label and self.width >= _ROOMY:
             place = self.right + 22, points[-1][1] + 4
-            self.labels.at_end(cut(line.name, 24), place, line.key, line.style)
+            self.labels.at_end(cut(line.name, 24), place, line.key, line.style, line.ends)
 
     def _spot(self, spot: Spot, area: Element) -> None:
         group = _arm(area, spot.key, spot.style, spot.tip or spot.name)
@@ -202,7 +202,7 @@ class _Drawing:
             place = {"x": label.x, "y": label.y, "text_anchor": label.anchor}
             group = add(self.root, "g", class_=f"label {css(label.style)}", data_arm=label.key)
             add(group, "text", label.text, **place)
-            if label.at_end:
+            if label.marked:
                 self._mark(group, label.style, label.x - 10, label.y - 4)
 
 
