@@ -64,11 +64,10 @@ def drawn(
 
     Every draw weights the residuals of the seeds by standard normal numbers, the same for all arms
     of a seed, and stretches them by sqrt(df / chi²). A linear function of the means thereby gets
-    exactly the t interval of its values per seed, with df = seeds - 1; resampling five seeds with
-    replacement gets an interval that is 30 % too narrow.
+    exactly the t interval of its values per seed, with df = seeds - 1. Percentiles of five seeds
+    that are resampled with replacement span about a third less, and cover too rarely.
 
-    Reference: multiplier (wild) bootstrap: Liu 1988, Annals of Statistics 16(4); the multivariate
-    t of means under a flat prior: Gelman et al., Bayesian Data Analysis, section 3.6; how narrow
+    Reference: multiplier (wild) bootstrap: Liu 1988, Annals of Statistics 16(4); how narrow
     percentiles of few cases are: Hesterberg 2015, The American Statistician 69(4).
     """
     if any(len(sample.seeds) < 2 for sample in samples):
