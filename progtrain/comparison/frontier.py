@@ -88,13 +88,26 @@ def best_at_each(samples: Sequence[Sample]) -> list[int]:
 
 
 def undominated(samples: Sequence[Sample]) -> list[int]:
-    """Arms that no cheaper one matches, by cost: the best size at each budget."""
+    """Arms that neither a cheaper one nor a mixture of two others matches, by cost.
+
+    The lower convex hull of loss over log cost, as far as it falls: a size that lies above the
+    line between two budgets of another size is not the best anywhere, and would lift the curve.
+    """
     losses, costs = (each[0] for each in means(samples))
     chosen: list[int] = []
-    for index in np.lexsort((losses, costs)):
-        if not chosen or losses[index] < losses[chosen[-1]]:
-            chosen.append(int(index))
-    return [chosen[place] for place in best_at_each([samples[index] for index in chosen])]
+    for index in best_at_each(samples):
+        if chosen and losses[index] >= losses[chosen[-1]]:
+            continue
+        while len(chosen) > 1 and _above(costs, losses, *chosen[-2:], index):
+            chosen.pop()
+        chosen.append(index)
+    return chosen
+
+
+def _above(x: Array, y: Array, first: int, middle: int, last: int) -> bool:
+    """Whether the middle point is not below the line from the first to the last."""
+    rise = (y[last] - y[first]) / (x[last] - x[first])
+    return bool(y[middle] >= y[first] + rise * (x[middle] - x[first]))
 
 
 def budgets(samples: Sequence[Sample]) -> Budgets:
