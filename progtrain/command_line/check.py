@@ -72,7 +72,7 @@ def check(session: Session, command: Command) -> None:
     if command.mode is Mode.SWEEP:
         problems += _sweep_problems(session, command, parsed)
     else:
-        problems += _job_problems(session, command, parsed)
+        problems += job_problems(session, command, parsed)
     if problems:
         raise ConfigError(report(problems))
 
@@ -133,11 +133,11 @@ def _sweep_problems(
     found: dict[int, list[str]] = {}
     for number, settings in jobs.items():
         overrides = [*shared, *(session.parse(text) for text in settings)]
-        found[number] = _job_problems(session, command, overrides)
+        found[number] = job_problems(session, command, overrides)
     yield from sweep.report(found, len(jobs))
 
 
-def _job_problems(session: Session, command: Command, overrides: Sequence[Override]) -> list[str]:
+def job_problems(session: Session, command: Command, overrides: Sequence[Override]) -> list[str]:
     """Problems of one job."""
     made = draft(session, overrides)
     problems = made.problems
@@ -150,6 +150,8 @@ def _job_problems(session: Session, command: Command, overrides: Sequence[Overri
     if command.config_dir is not None:
         problems += files.problems(Path(command.config_dir), overrides)
         problems += files.strangers(session, config)
+    if config.get("study") is not None and command.mode is not Mode.SHOW:
+        problems.append("study is for the command line: progtrain study=<name>.")
     problems += _top_level_problems(config)
     holes = dict(tree.unresolved(config))
     problems += [text for text in holes.values() if text]

@@ -98,7 +98,7 @@ def undominated(samples: Sequence[Sample]) -> list[int]:
     for index in best_at_each(samples):
         if chosen and losses[index] >= losses[chosen[-1]]:
             continue
-        while len(chosen) > 1 and _above(costs, losses, *chosen[-2:], index):
+        while len(chosen) > 1 and _above(costs, losses, chosen[-2], chosen[-1], index):
             chosen.pop()
         chosen.append(index)
     return chosen
