@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +109,12 @@ def test_a_learning_rate_that_has_not_come_down_is_flagged(
     run: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     world(tmp_path / "runs")
-    Fake(1.6, 1.2 * FULL, **run).write(tmp_path / "runs" / "90")
+    Fake(1.6, 1.2 * FULL, duration="120steps", **run).write(tmp_path / "runs" / "90")
     assert words in reasons(tmp_path / "runs")["undecayed"]
 
 
 def only(place: Path, *kept: int) -> Path:
     """The world without the other runs."""
-    import shutil
-
     for folder in world(place).iterdir():
         if int(folder.name) not in kept:
             shutil.rmtree(folder)
@@ -236,17 +236,18 @@ def test_the_table_and_the_json_file_tell_the_same_numbers(tmp_path: Path) -> No
     told = compare([world(tmp_path / "runs")], None)
     stored = json.loads(to_json(told), parse_constant=pytest.fail)
     grown = next(arm for arm in stored["arms"] if arm["kind"] == "grown")
-    console = Console(width=300, record=True, force_terminal=True)
-    print_comparison(told, [tmp_path / "x.json"], console)
-    shown = console.export_text() or ""
-    with console.capture() as capture:
-        print_comparison(told, [], Console(width=300, file=console.file))
-    shown += capture.get()
+    screen = StringIO()
+    print_comparison(told, [tmp_path / "x.json"], Console(width=300, file=screen))
+    shown = screen.getvalue()
     saved, quality = grown["saving"], grown["quality"]
     ends = f"{100 * saved['value']:.0f} [{100 * saved['low']:.0f}, {100 * saved['high']:.0f}]"
     difference = grown["at_equal_flops"]["estimate"]["value"]
     for words in (ends, f"{quality['mean']:.4f} ± {quality['std']:.4f}", f"{difference:+.4f}",
-                  stored["verdict"]):  # fmt: skip
+                  stored["verdict"], "x.json"):  # fmt: skip
         assert words in shown, words
     assert stored["arms"][0]["saving"] is None and stored["mode"] == "min"
     assert len(stored["arms"][-1]["runs"]) == 5
+    narrow = StringIO()
+    print_comparison(told, [], Console(width=100, file=narrow))
+    shown = narrow.getvalue()
+    assert "Left out for width: p (Holm), seconds" in shown and ends in shown
