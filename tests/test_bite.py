@@ -762,5 +762,7 @@ def test_every_group_and_setting_is_tested() -> None:
         known = {*SETTINGS.get(file, ()), *SILENT.get(file, ())}
         wanted = set(leaves(yaml.safe_load((CONF / f"{file}.yaml").read_text())))
         wanted = {name for name in wanted if not name.startswith("hydra")}
-        if file not in FOLLOWS_CIFAR10 and not file.startswith(("hardware/", "experiment/", "study/")):
+        if file not in FOLLOWS_CIFAR10 and not file.startswith(
+            ("hardware/", "experiment/", "study/")
+        ):
             assert known == wanted, file

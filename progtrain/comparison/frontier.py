@@ -180,7 +180,8 @@ def _falling(y: Array, counts: Array) -> Array:
         over = slice(at + 1, size + 1)  # ends
         greatest = [
             (
-                (sums[:, over] - sums[:, start, None]) / (weights[:, over] - weights[:, start, None])
+                (sums[:, over] - sums[:, start, None])
+                / (weights[:, over] - weights[:, start, None])
             ).max(axis=1)
             for start in range(at + 1)
         ]
