@@ -75,7 +75,7 @@ def test_a_grid_and_budgets_expand_to_arms_with_a_name_each() -> None:
         (small(metric=None), "study.metric needs the primary metric"),
         (small(margin=-1), "study.margin must be a number >= 0"),
         (small(seeds=[]), "study.seeds must be a list"),
-        (small(seeds=[0, -1]), "a seed is a whole number from 0 to 2^63 - 1, got -1"),
+        (small(seeds=[0, -1]), "study.seeds: a seed is a whole number from 0 .* got -1"),
         (small(seeds=[3, 3]), "names one seed twice"),
         (small(common="growth=none"), "study.common must be a list of settings"),
         (small(arms={}), "study.arms needs arms by name"),
