@@ -95,9 +95,11 @@ def grouped(found: Sequence[Found]) -> list[Group]:
     """The arms, in the order in which their first runs were found."""
     names = varying(found)
     runs: dict[tuple[str, ...], list[Found]] = {}
+    several = len({each.study for each in found if each.study}) > 1
     for each in found:
         cells = tuple(each.settings.get(name, "") for name in names)
-        runs.setdefault((each.arm,) if each.arm else ("", *cells), []).append(each)
+        name = f"{each.study}/{each.arm}" if several else each.arm
+        runs.setdefault((name,) if each.arm else ("", *cells), []).append(each)
     groups = [_group(key, each, names) for key, each in runs.items()]
     grown = [group.params for group in groups if group.kind is Kind.GROWN]
     return list(_with_baselines(groups, [params for params in grown if params is not None]))

@@ -19,13 +19,12 @@ from progtrain.comparison.samples import Array, Sample, Tested, means, tested
 def from_frontier(arm: Sample, budgets: Budgets, sign: float, against: str) -> Difference | None:
     """Arm minus the frontier at the arm's own cost, times `sign`; None beyond the budgets."""
     samples = [*budgets.samples, arm]
-    local = Budgets(budgets.samples, tuple(range(len(budgets.samples))), budgets.law)
     losses, costs = means(samples)
-    if not fitted(local, losses, costs).believed(costs[:, -1])[0]:
+    if not fitted(budgets, losses, costs).believed(costs[:, -1])[0]:
         return None
 
     def excess(losses: Array, costs: Array) -> Array:
-        return sign * (losses[:, -1] - fitted(local, losses, costs).loss(costs[:, -1]))
+        return sign * (losses[:, -1] - fitted(budgets, losses, costs).loss(costs[:, -1]))
 
     return _told(tested(samples, excess), against)
 

@@ -29,7 +29,6 @@ class Budgets:
     """The arms that a frontier goes through, by cost."""
 
     samples: tuple[Sample, ...]
-    places: tuple[int, ...]  # of them among the columns of means
     law: bool  # a power law, not lines
 
     @property
@@ -89,39 +88,45 @@ def best_at_each(samples: Sequence[Sample]) -> list[int]:
 
 
 def undominated(samples: Sequence[Sample]) -> list[int]:
-    """Arms that no cheaper one matches, by cost: the best size at each budget."""
+    """Arms that neither a cheaper one nor a mixture of two others matches, by cost.
+
+    The lower convex hull of loss over log cost, as far as it falls: a size that lies above the
+    line between two budgets of another size is not the best anywhere, and would lift the curve.
+    """
     losses, costs = (each[0] for each in means(samples))
     chosen: list[int] = []
-    for index in np.lexsort((losses, costs)):
-        if not chosen or losses[index] < losses[chosen[-1]]:
-            chosen.append(int(index))
-    return best_at_each_of(samples, chosen)
+    for index in best_at_each(samples):
+        if chosen and losses[index] >= losses[chosen[-1]]:
+            continue
+        while len(chosen) > 1 and _above(costs, losses, chosen[-2], chosen[-1], index):
+            chosen.pop()
+        chosen.append(index)
+    return chosen
 
 
-def best_at_each_of(samples: Sequence[Sample], among: Sequence[int]) -> list[int]:
-    """`best_at_each` of some, as places among all."""
-    return [among[place] for place in best_at_each([samples[index] for index in among])]
+def _above(x: Array, y: Array, first: int, middle: int, last: int) -> bool:
+    """Whether the middle point is not below the line from the first to the last."""
+    rise = (y[last] - y[first]) / (x[last] - x[first])
+    return bool(y[middle] >= y[first] + rise * (x[middle] - x[first]))
 
 
-def budgets(samples: Sequence[Sample], places: Sequence[int]) -> Budgets:
-    """Choose the form that these arms, `places` among `samples`, allow."""
-    chosen = tuple(samples[place] for place in places)
-    made = Budgets(chosen, tuple(places), law=len(chosen) >= 4)
-    if not made.law:
-        return made
-    losses, costs = means(samples)
-    curve = fitted(made, losses, costs)
-    seen = losses[0, list(places)]
-    missed = np.abs(curve.losses[0] - seen)
+def budgets(samples: Sequence[Sample]) -> Budgets:
+    """Choose the form that these arms allow."""
+    chosen = tuple(sorted(samples, key=lambda sample: float(sample.costs.mean())))
+    if len(chosen) < 4:
+        return Budgets(chosen, law=False)
+    made = Budgets(chosen, law=True)
+    losses, costs = means(chosen)
+    missed = np.abs(fitted(made, losses, costs).losses[0] - losses[0])
     errors = np.array([_error(sample) for sample in chosen])
-    bad = (missed > 3 * errors) & (missed > _MISSED * (seen.max() - seen.min()))
-    return Budgets(made.samples, made.places, law=not bool(bad.any()))
+    bad = (missed > 3 * errors) & (missed > _MISSED * float(np.ptp(losses)))
+    return Budgets(chosen, law=not bool(bad.any()))
 
 
 def fitted(budgets: Budgets, losses: Array, costs: Array) -> Curve:
-    """The curves through means of all arms, each (B, A)."""
-    places = list(budgets.places)
-    x, y = costs[:, places], losses[:, places]
+    """The curves through means, (B, K) or more columns, of which the first K are the budgets."""
+    size = len(budgets.samples)
+    x, y = costs[:, :size], losses[:, :size]
     counts = np.array([len(sample.seeds) for sample in budgets.samples], dtype=np.float64)
     if not budgets.law:
         order = np.argsort(x, axis=1, kind="stable")

@@ -12,25 +12,12 @@ from pathlib import Path
 import yaml
 
 from progtrain.comparison.result import Growth, Kind, Row, RunOf
+from progtrain.comparison.studies import STUDY, Study, read_study
 from progtrain.errors import ConfigError
-from progtrain.report.outcomes import DONE, SEED, Job, read_job
+from progtrain.report.outcomes import SEED, Job, read_job
 
-STUDY = "study.json"
 _NO_SETTINGS = ("resume", "task", "runs")  # of the command, not of the run
 _INSIDE = ("checkpoints", "plots")  # folders that hold no runs
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study has declared before its first job."""
-
-    name: str
-    title: str
-    metric: str
-    mode: str
-    margin: float | None
-    kinds: Mapping[str, Kind]  # by arm, in the order declared
-    command: str
 
 
 @dataclass(frozen=True)
@@ -46,7 +33,8 @@ class Found:
     config: Mapping[str, object]  # every setting by its full name, as the run has stored it
     rates: tuple[float, float] | None  # largest learning rate of the evaluations, and the last
     peak_mib: float | None
-    started_at: float  # step of its first row of events: 0 unless it began elsewhere
+    uncharged: str  # what the network started from whose cost is not in `flops`; empty: nothing
+    study: str = ""  # name of the study that it belongs to
     arm: str = ""  # of a study
     kind: Kind | None = None  # of a study
     overridden: frozenset[str] = field(default_factory=lambda: frozenset[str]())
@@ -111,28 +99,6 @@ def _study_of(place: Path, known: dict[Path, Study]) -> tuple[Path, Study] | Non
     return root, known[root]
 
 
-def read_study(path: Path) -> Study:
-    """A study.json; raises `ConfigError` where it is not what a study writes."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        arms = {str(arm["name"]): Kind(arm["kind"]) for arm in told["arms"]}
-        margin = told.get("margin")
-        return Study(
-            name=str(told["name"]),
-            title=str(told.get("title") or told["name"]),
-            metric=str(told["metric"]),
-            mode=str(told["mode"]),
-            margin=None if margin is None else float(margin),
-            kinds=arms,
-            command=str(told.get("command", "")),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as a study ({type(error).__name__}: {error}). Run the study"
-            " again, or move its runs out of there."
-        ) from error
-
-
 def _read(place: Path, of: tuple[Path, Study] | None) -> Found:
     job = read_job(place)
     result = _object(place / "result.json")
@@ -142,7 +108,7 @@ def _read(place: Path, of: tuple[Path, Study] | None) -> Found:
     metric = job.metric_name or str(started.get("metric_name", ""))
     settings = {k: v for k, v in job.settings.items() if k not in _NO_SETTINGS and v != "None"}
     arm = os.path.basename(os.path.dirname(os.path.abspath(place))) if of else ""
-    plan = started.get("plan")
+    plan, config = started.get("plan"), _config(place)
     return Found(
         run=_run_of(place, job, result, rows, events, metric),
         settings={k: v for k, v in settings.items() if k != SEED},
@@ -151,10 +117,11 @@ def _read(place: Path, of: tuple[Path, Study] | None) -> Found:
         mode=str(result.get("mode") or started.get("mode") or "max"),
         grows=_grows(job, plan),
         stop=str(result.get("stop") or ""),
-        config=_config(place),
+        config=config,
         rates=_rates(rows),
         peak_mib=_peak(result, rows),
-        started_at=_number(started, "step") or 0.0,
+        uncharged=_uncharged(started, settings, config),
+        study=of[1].name if of and arm in of[1].kinds else "",
         arm=arm if of and arm in of[1].kinds else "",
         kind=of[1].kinds.get(arm) if of else None,
     )
@@ -219,6 +186,18 @@ def _grows(job: Job, plan: object) -> bool:
     planned = isinstance(plan, list) and len(plan) > 1
     chosen = job.settings.get("growth", "none") != "none"
     return planned or chosen or bool(job.growths)
+
+
+def _uncharged(
+    started: Mapping[str, object], settings: Mapping[str, str], config: Mapping[str, object]
+) -> str:
+    """Weights from elsewhere, or a first step that is not the first and has cost nothing."""
+    weights = settings.get("model.weights") or config.get("model.weights")
+    if weights not in (None, "null", ""):
+        return f"model.weights={weights}"
+    if (_number(started, "step") or 0) > 0 and not _number(started, "flops"):
+        return "a checkpoint of another run"
+    return ""
 
 
 def _rates(rows: Sequence[Mapping[str, object]]) -> tuple[float, float] | None:
@@ -286,5 +265,6 @@ def _rows(path: Path) -> Iterator[dict[str, object]]:
 
 def _number(told: Mapping[str, object], name: str) -> float | None:
     value = told.get(name)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if good else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return None

@@ -96,7 +96,8 @@ def tested(samples: Sequence[Sample], function: Function) -> Tested:
     losses, costs = means(samples)
     value = float(function(losses, costs)[0])
     blocks = _blocks(samples)
-    pairs = len(blocks[0].seeds) if len(blocks) == 1 and len(samples) > 1 else 0
+    shared = set.intersection(*(set(sample.seeds) for sample in samples))
+    pairs = len(shared) if len(samples) > 1 and len(shared) > 1 else 0
     if any(len(sample.seeds) < 2 for sample in samples):
         return Tested(value, None, None, None, pairs)
     variances = [_variance(samples, block, function, losses, costs) for block in blocks]

@@ -28,41 +28,35 @@ def saving(arm: Sample, budgets: Budgets, draws: Draws) -> tuple[Estimate | None
     """S_eq of an arm, and why there is none or what is wrong with it; else an empty note."""
     if len(budgets.samples) < 2:
         return None, "S_eq needs from-scratch runs at two budgets at least, four for a power law."
-    samples, local = _together(arm, budgets)
+    samples = [*budgets.samples, arm]
     losses, costs = means(samples)
-    curve = fitted(local, losses, costs)
+    curve = fitted(budgets, losses, costs)
     needed = float(curve.cost(losses[:, -1])[0])
     if not curve.believed(np.array([needed]))[0]:
         return None, _beyond(needed, float(costs[0, -1]), curve)
     value = float(1 - np.exp(costs[0, -1] - needed))
-    low, high, note = _interval(samples, local, curve, draws)
+    low, high, note = _interval(samples, budgets, curve, draws)
     stretched = needed < curve.measured[0] or needed > curve.measured[1]
     if stretched and not note:
         note = f"The frontier is stretched by up to {REACH} beyond its budgets."
     return Estimate(value, low, high), note
 
 
-def compared_with(budgets: Budgets) -> str:
+def described(budgets: Budgets) -> str:
     """The budgets of a frontier in words."""
     count = len(budgets.samples)
     return f"{budgets.form} through {count} budget{'s' * (count > 1)}"
 
 
-def _together(arm: Sample, budgets: Budgets) -> tuple[list[Sample], Budgets]:
-    """The budgets and the arm as the last one, with places that fit."""
-    places = tuple(range(len(budgets.samples)))
-    return [*budgets.samples, arm], Budgets(budgets.samples, places, budgets.law)
-
-
 def _interval(
-    samples: Sequence[Sample], local: Budgets, curve: Curve, draws: Draws
+    samples: Sequence[Sample], budgets: Budgets, curve: Curve, draws: Draws
 ) -> tuple[float | None, float | None, str]:
     made = drawn(samples, draws.number, np.random.default_rng(draws.seed))
     if made is None:
         single = [sample.name for sample in samples if len(sample.seeds) < 2]
         return None, None, f"No interval: one seed only of {', '.join(single)}."
     losses, costs = made
-    needed = fitted(local, losses, costs).cost(losses[:, -1])
+    needed = fitted(budgets, losses, costs).cost(losses[:, -1])
     outside = np.where(needed > curve.measured[1], np.inf, -np.inf)
     with np.errstate(over="ignore", invalid="ignore"):
         inside = 1 - np.exp(costs[:, -1] - np.where(np.isfinite(needed), needed, 0.0))
