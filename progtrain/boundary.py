@@ -15,7 +15,7 @@ from progtrain.account import EVALUATION, GROWTH, STORING
 from progtrain.best import rank
 from progtrain.curriculum.sight import look_cost
 from progtrain.data.sets import Split
-from progtrain.errors import DivergedError
+from progtrain.errors import DivergedError, GrowthError, NothingToGrowError
 from progtrain.flops import check_flops
 from progtrain.growth.controls import Controls
 from progtrain.growth.gates import blends
@@ -75,9 +75,17 @@ def evaluated(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, fl
 
 def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     """Grow, with the metric before and after; raises `GrowthError`, and the run is as it was."""
+    then = run.clock.account
     before = evaluated(run, setup, setup.batches.sets.validation, "val").get(run.metric)
     host, events = run.model, run.events
-    event = transact(run, setup, stage, controls)
+    try:
+        event = transact(run, setup, stage, controls)
+    except NothingToGrowError:  # the run goes on
+        raise
+    except GrowthError as error:
+        error.flops += run.evaluation_flops * run.evaluated
+        run.clock.account = then
+        raise
     check = check_flops(uncompiled(host), uncompiled(run.model), run.probe.x)
     look_cost(run)
     running = Controls(run.model, run.events, setup.warmup)
