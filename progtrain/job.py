@@ -11,7 +11,7 @@ from progtrain.best import ranked
 from progtrain.build import Parts
 from progtrain.checkpoint.best import BEST, write_best
 from progtrain.checkpoint.format import Checkpoint
-from progtrain.checkpoint.lock import acquire
+from progtrain.checkpoint.lock import RunLock, acquire
 from progtrain.checkpoint.prune import sweep
 from progtrain.checkpoint.read import latest
 from progtrain.checkpoint.write import write
@@ -45,9 +45,10 @@ from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_cla
 from progtrain.state import Tensors, differences, file_sizes, pack
 
 
-def train_job(parts: Parts, directory: Path) -> float:
+def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> float:
     """Train, grow and report in `directory`; the primary metric at the end.
 
+    `held` is the lock on the directory where the caller has it already; it is released.
     Raises `Interrupted` when a signal ended it (after a last checkpoint; `Ended` where there was
     nothing to store yet, or at a second signal), `FoundError`, `DivergedError`,
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
@@ -55,7 +56,7 @@ def train_job(parts: Parts, directory: Path) -> float:
     engine = parts.hardware.open()
     scarce = memory(directory, parts.train.batch_size)
     counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
-    with acquire(directory), scarce, asked() as signals, counted:
+    with held or acquire(directory), scarce, asked() as signals, counted:
         saved = _saved(parts, directory)
         parts = parts.debug.trimmed(parts)
         size = parts.train.batch_size * parts.train.accumulate
