@@ -285,6 +285,15 @@ def test_grid_has_the_means_of_its_cells() -> None:
     assert heat(three(), looks(three())) is None
 
 
+def test_interval_with_one_end_is_drawn_to_it_and_told(tmp_path: Path) -> None:
+    open_ended = replace(arm("a", Kind.GROWN, 0.9), saving=Estimate(-0.09, None, 0.39))
+    root = drawing(written(comparison(open_ended), tmp_path), "forest-saved-wide")
+    assert "−9 % [?, +39 %]" in [e.text for e in root.iter(f"{SVG}text")]
+    (bar,) = [e for e in root.iter(f"{SVG}line") if e.get("class") == "error"]
+    mark = of_arm(root, "a0")[0].find(f"{SVG}path[@class='mark']")
+    assert mark is not None and f"translate({bar.get('x1')} " in mark.get("transform", "")
+
+
 @pytest.mark.slow
 def test_plots_lie_beside_the_page(tmp_path: Path) -> None:
     page.write(three(), tmp_path / "told.html")
@@ -318,6 +327,7 @@ def test_ticks_are_round(scale: Scale, unit: str, expected: list[str]) -> None:
 def test_intervals_in_words() -> None:
     assert interval(Estimate(0.231, 0.114, 0.339), share=True) == "+23 % [+11 %, +34 %]"
     assert interval(Estimate(-0.0123)) == "−0.0123" and interval(None) == "–"
+    assert interval(Estimate(-0.09, None, 0.39), share=True) == "−9 % [?, +39 %]"
     assert interval(Estimate(2e-5, -1e-5, 5e-5)) == "+2.00e−05 [−1.00e−05, +5.00e−05]"
 
 
