@@ -1,6 +1,7 @@
 """`hydra/sweeper=study`: the jobs of a study, for any launcher. `progtrain study=NAME` chooses it.
 
-The study itself lies in `study.json` of hydra.sweep.dir. Hydra runs this file at each start, outside sys.modules, so annotations must not be postponed.
+The study itself lies in `study.json` of hydra.sweep.dir. Hydra runs this file at each
+start, outside of sys.modules: annotations must not be postponed.
 """
 
 from dataclasses import dataclass, field

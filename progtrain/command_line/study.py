@@ -67,7 +67,7 @@ def run(command: Command, launch: Callable[[Command], int]) -> int:
     done, every = prepared.count()["done"], len(prepared.jobs)
     print(f"study {study.name} in {place}: {done} of {every} jobs were done", flush=True)
     if not left(prepared.jobs, place, again=True):
-        return _compared(prepared, launched=False)
+        return _compared(prepared)
     try:
         code = launch(replace(command, mode=Mode.SWEEP, flags=("--multirun",),
                               overrides=prepared.words))  # fmt: skip
@@ -76,7 +76,7 @@ def run(command: Command, launch: Callable[[Command], int]) -> int:
         raise
     if code in _SIGNALLED:
         _tell_interrupted(prepared)
-    return _compared(prepared, launched=True) if code in (0, 1) else code
+    return _compared(prepared) if code in (0, 1) else code
 
 
 def _prepared(command: Command) -> _Prepared:
@@ -183,23 +183,34 @@ def _arms(
     session: Session, command: Command, study: Declaration, hydra: list[str], words: list[str]
 ) -> tuple[list[file.Told], str]:
     """Arms with all settings of their jobs, and the mode of the metric; raises what is wrong."""
-    found, problems, mode = list[file.Told](), dict[str, list[str]](), ""
+    found, problems, modes = list[file.Told](), dict[str, list[str]](), set[str]()
     own = (f"train.metric={study.metric}", "resume=auto")
     for arm in study.arms:
         settings = resume.merged(resume.merged(study.common, arm.overrides), [*words, *own])
         try:
-            parsed = [session.parse(text) for text in (*hydra, *settings)]
+            told = _told(session, arm, settings)
+            parsed = [session.parse(text) for text in (*hydra, *told.overrides)]
             problems[arm.name] = job_problems(session, command, parsed)
-            if not problems[arm.name]:
-                config = session.compose(settings)
-                found.append(_told(config, arm, settings))
-                smaller = smaller_is_better(study.metric)
-                mode = str(config.train.mode or ("min" if smaller else "max"))
         except (ConfigError, SettingError) as error:
             problems[arm.name] = [str(error)]
+            continue
+        found.append(told)
+        smaller = smaller_is_better(study.metric)
+        modes.add(str(_train(session, settings, "mode") or ("min" if smaller else "max")))
     if lines := _lines(problems):
         raise ConfigError(report(lines))
-    return found, mode
+    if len(modes) > 1:
+        raise ConfigError("Arms have both train.mode=max and train.mode=min; set it in common.")
+    return found, modes.pop()
+
+
+def _train(session: Session, settings: Sequence[str], name: str) -> object:
+    """A setting of `train`; composing a job takes its time, so only where a recipe may give it."""
+    typed = given(settings, f"train.{name}")
+    if typed is not None:
+        return typed
+    recipes = [text for text in settings if key_of(text) == "experiment"]
+    return OmegaConf.select(session.compose(recipes), f"train.{name}")
 
 
 def _lines(problems: dict[str, list[str]]) -> list[str]:
@@ -212,11 +223,11 @@ def _lines(problems: dict[str, list[str]]) -> list[str]:
     ]
 
 
-def _told(config: DictConfig, arm: Arm, settings: Sequence[str]) -> file.Told:
+def _told(session: Session, arm: Arm, settings: Sequence[str]) -> file.Told:
     """The arm with its share of the duration."""
     if arm.budget == 1.0:
         return file.Told(arm.name, arm.kind.value, tuple(settings))
-    whole = Duration.parse(config.train.duration, "train.duration")
+    whole = Duration.parse(_train(session, settings, "duration"), "train.duration")
     exact = whole.unit in (Unit.STEP, Unit.SAMPLE)
     value = whole.value * arm.budget
     length = Duration(max(1, round(value)) if exact else value, whole.unit)
@@ -271,10 +282,16 @@ def _tell_interrupted(prepared: _Prepared) -> None:
     )
 
 
-def _compared(prepared: _Prepared, launched: bool) -> int:
+def _compared(prepared: _Prepared) -> int:
     """Say what is not done, compare what is; 1 where a job has failed."""
     status = {each.name: each.status(prepared.place) for each in prepared.jobs}
     for name, what in status.items():
         if what != "done":
             print(f"job {name}: {what}", file=sys.stderr)
-    return 1 if any(what in ("failed", "waiting") for what in status.values()) else 0
+    failed = any(what not in ("done", "running") for what in status.values())
+    if "done" in status.values():
+        from progtrain.command_line.compare import show
+        from progtrain.comparison.compare import compare
+
+        show(compare([prepared.place], None), prepared.place)
+    return 1 if failed else 0

@@ -43,7 +43,8 @@ def read(directory: Path) -> Study | None:
     try:
         told: Any = json.loads(path.read_text(encoding="utf-8"))
         arms = tuple(Told(a["name"], a["kind"], tuple(a["overrides"])) for a in told["arms"])
-        return Study(**{**told, "arms": arms, "seeds": tuple(told["seeds"])})
+        stored: dict[str, Any] = {**told, "arms": arms, "seeds": tuple(told["seeds"])}
+        return Study(**stored)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
