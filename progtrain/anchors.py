@@ -22,7 +22,8 @@ def anchor(run: Run) -> None:
     optimizer.zero_grad()
     states = {name: optimizer.state_of(name) for name in optimizer.parameters}
     now, events = run.clock.now, tuple(run.events)
-    kept = Before(model, average, optimizer, states, events, run.params, run.flops, now)
+    sizes = (run.params, run.flops, now, run.clock.account)
+    kept = Before(model, average, optimizer, states, events, *sizes)
     run.anchors = [*run.anchors, kept][-ANCHORS:]
 
 
@@ -37,6 +38,7 @@ def go_back(run: Run, setup: Setup, why: str) -> list[Event]:
         (kept.model, kept.optimizer, kept.average)
     )
     run.params, run.flops = kept.params, kept.flops
+    run.clock.account = run.clock.account.given_up(kept.account)
     run.events = [shifted(event, kept.moment, now) for event in kept.events]
     run.events += [grown_since(event, why, now) for event in later]
     for index in [index for index in run.ways_back if index >= len(kept.events)]:

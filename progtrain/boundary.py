@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite
 
 import torch
 from torch import Tensor
 
+from progtrain.account import EVALUATION, GROWTH, STORING
 from progtrain.best import rank
-from progtrain.errors import DivergedError
+from progtrain.curriculum.sight import look_cost
+from progtrain.data.sets import Split
+from progtrain.errors import DivergedError, GrowthError, NothingToGrowError
+from progtrain.flops import check_flops
 from progtrain.growth.controls import Controls
 from progtrain.growth.gates import blends
+from progtrain.growth.grow import uncompiled
 from progtrain.growth.past import recovered
 from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
@@ -21,7 +28,6 @@ from progtrain.monitors.measurer import measured, remember
 from progtrain.nonfinite import refuse
 from progtrain.run import Event, Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
-from progtrain.spent import EVALUATION, STORING
 from progtrain.steps import evaluate
 from progtrain.transfer.teachers import described, forget, teach
 
@@ -44,7 +50,7 @@ def look(run: Run, setup: Setup, loss: Tensor) -> None:
     """Evaluate, remember, report; raises `DivergedError`."""
     run.spent.end(run.clock.now)
     with run.spent.of(EVALUATION):
-        metrics = evaluate(run, setup, setup.batches.sets.validation, "val")
+        metrics = evaluated(run, setup, setup.batches.sets.validation, "val")
     metrics["train/loss"] = float(loss)
     if run.distilled is not None:
         metrics["train/distillation"] = float(run.distilled)
@@ -58,15 +64,34 @@ def look(run: Run, setup: Setup, loss: Tensor) -> None:
     refuse(run, setup, metrics)
 
 
+def evaluated(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
+    """`evaluate`, counted in the run's account and not charged."""
+    begun = time.perf_counter()
+    found = evaluate(run, setup, split, prefix)
+    flops = run.evaluation_flops * len(split)
+    run.clock.charge(EVALUATION, flops, time.perf_counter() - begun)
+    return found
+
+
 def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     """Grow, with the metric before and after; raises `GrowthError`, and the run is as it was."""
-    before = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
+    then = run.clock.account
+    before = evaluated(run, setup, setup.batches.sets.validation, "val").get(run.metric)
     host, events = run.model, run.events
-    event = transact(run, setup, stage, controls)
+    try:
+        event = transact(run, setup, stage, controls)
+    except NothingToGrowError:  # the run goes on
+        raise
+    except GrowthError as error:
+        error.flops += run.evaluation_flops * run.evaluated
+        run.clock.account = then
+        raise
+    check = check_flops(uncompiled(host), uncompiled(run.model), run.probe.x)
+    look_cost(run)
     running = Controls(run.model, run.events, setup.warmup)
-    after = evaluate(run, setup, setup.batches.sets.validation, "val").get(run.metric)
+    after = evaluated(run, setup, setup.batches.sets.validation, "val").get(run.metric)
     running.lift()
-    run.clock.charge(event.cost, event.seconds)
+    run.clock.charge(GROWTH, event.cost + check + stage.probed, event.seconds)
     event = replace(event, metric_before=before, metric_after=after, since=run.clock.now)
     run.events[-1] = event
     setup.reporter.grew(run, event)
@@ -115,7 +140,7 @@ def save(run: Run, setup: Setup, loss: Tensor) -> None:
     """Store the run; nothing diverged."""
     _note_losses(run, loss)
     remember(run, setup)
-    with run.spent.of(STORING):
+    with _storing(run):
         setup.save(run)
 
 
@@ -127,8 +152,17 @@ def save_best(run: Run, setup: Setup, loss: Tensor) -> None:
     name = rank(run, setup.checkpoint.best)
     if name is not None:
         remember(run, setup)
-        with run.spent.of(STORING):
+        with _storing(run):
             setup.save_best(run, name)
+
+
+@contextmanager
+def _storing(run: Run) -> Generator[None]:
+    """Seconds of a checkpoint; the one that is being stored cannot know its own."""
+    begun = time.perf_counter()
+    with run.spent.of(STORING):
+        yield
+    run.clock.charge(STORING, seconds=time.perf_counter() - begun)
 
 
 def _note_losses(run: Run, loss: Tensor) -> None:
@@ -149,7 +183,7 @@ def close(run: Run, setup: Setup, loss: Tensor) -> None:
             look(run, setup, loss)
             save_best(run, setup, loss)
         test = setup.batches.sets.test
-        run.test = evaluate(run, setup, test, "test") if test is not None else None
+        run.test = evaluated(run, setup, test, "test") if test is not None else None
     save(run, setup, loss)
     setup.reporter.stopped(run)
 

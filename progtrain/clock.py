@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 
+from progtrain.account import COMPILATION, TEACHERS, TRAINING, UNCHARGED, Account
 from progtrain.errors import SettingError
 
 
@@ -81,8 +82,17 @@ class Moment:
 
     step: int = 0  # optimizer steps
     samples: int = 0
-    flops: float = 0.0
+    flops: float = 0.0  # a whole number
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What else there is to count of an optimizer step."""
+
+    taught: float = 0.0  # of its FLOPs, those of teachers
+    tokens: int = 0  # targets of sequences
+    compiled: bool = False  # whether it had to compile first
 
 
 @dataclass
@@ -97,20 +107,29 @@ class Clock:
     total: Duration  # length of the run; its unit is never FRACTION
     epoch_samples: int  # samples in one pass over the training set
     now: Moment = Moment()
+    account: Account = field(default_factory=Account)  # what it went into
 
-    def tick(self, samples: int, flops: float, seconds: float) -> None:
-        """Count one optimizer step."""
+    def tick(self, samples: int, flops: float, seconds: float, step: Step = Step()) -> None:
+        """Count one optimizer step; `flops` are all of it, teachers included."""
+        whole, taught, now = round(flops), round(step.taught), self.now
         self.now = Moment(
-            self.now.step + 1,
-            self.now.samples + samples,
-            self.now.flops + flops,
-            self.now.seconds + seconds,
+            now.step + 1, now.samples + samples, int(now.flops) + whole, now.seconds + seconds
         )
+        account = self.account.plus(TRAINING, whole - taught, 0.0 if step.compiled else seconds)
+        if step.compiled:
+            account = account.plus(COMPILATION, 0, seconds)
+        if taught:
+            account = account.plus(TEACHERS, taught, 0.0)
+        self.account = replace(account, tokens=account.tokens + step.tokens)
 
-    def charge(self, flops: float = 0.0, seconds: float = 0.0) -> None:
-        """Count cost that is no optimizer step."""
-        spent = self.now
-        self.now = replace(spent, flops=spent.flops + flops, seconds=spent.seconds + seconds)
+    def charge(self, what: str, flops: float = 0.0, seconds: float = 0.0) -> None:
+        """Count cost that is no optimizer step, by its word (account.py); FLOPs are whole."""
+        whole, spent = round(flops), self.now
+        self.account = self.account.plus(what, whole, seconds)
+        if what not in UNCHARGED:
+            self.now = replace(
+                spent, flops=int(spent.flops) + whole, seconds=spent.seconds + seconds
+            )
 
     @property
     def step(self) -> int:

@@ -51,6 +51,7 @@ class GrowthError(ProgtrainError):
     """A growth that cannot be done; the network and its optimizer are as they were."""
 
     exit_code = 2
+    flops: float = 0.0  # what it had cost by then, as far as that is known
 
 
 class NothingToGrowError(GrowthError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,15 @@ def num_params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def training_flops(model: nn.Module, x: Tensor) -> float:
+def training_flops(model: nn.Module, x: Tensor, frozen: Sequence[str] = ()) -> float:
     """FLOPs of one sample, forward and backward, by `torch.utils.flop_counter`.
 
-    Matrix products, convolutions and attention are counted, elementwise work is not. Counted once
-    an architecture, without computing anything where the network runs on the meta device.
+    Matrix products, convolutions and attention are counted, elementwise work is not. Parameters
+    named in `frozen` get no gradient, and backward passes that only they would need are not made.
+    Counted once an architecture, without computing anything where the network runs on the meta
+    device.
     """
-    return _counted(model, x, _count)
+    return _counted(model, x, _count, frozen)
 
 
 def forward_flops(model: nn.Module, x: Tensor) -> float:
@@ -35,8 +37,20 @@ def forward_flops(model: nn.Module, x: Tensor) -> float:
     return _counted(model, x, _count_forward)
 
 
-def _counted(model: nn.Module, x: Tensor, count: Callable[[nn.Module, Tensor], float]) -> float:
+def check_flops(host: nn.Module, grown: nn.Module, x: Tensor) -> float:
+    """FLOPs of the probe batch before and after a growth, which shows what it did to the output."""
+    return len(x) * (forward_flops(host, x) + forward_flops(grown, x))
+
+
+def _counted(
+    model: nn.Module,
+    x: Tensor,
+    count: Callable[[nn.Module, Tensor], float],
+    frozen: Sequence[str] = (),
+) -> float:
+    trains = {n: p.requires_grad and n not in frozen for n, p in model.named_parameters()}
     key = (
+        frozenset(name for name, each in trains.items() if not each),
         count.__name__,
         type(model),
         repr(model),  # strides and the like
@@ -44,15 +58,27 @@ def _counted(model: nn.Module, x: Tensor, count: Callable[[nn.Module, Tensor], f
         tuple(x.shape[1:]),
     )
     if key not in _COUNTED:
-        _COUNTED[key] = _measure(model, x, count)
+        _COUNTED[key] = _measure(model, x, count, frozen)
     return _COUNTED[key]
 
 
-def _measure(model: nn.Module, x: Tensor, count: Callable[[nn.Module, Tensor], float]) -> float:
+def _measure(
+    model: nn.Module,
+    x: Tensor,
+    count: Callable[[nn.Module, Tensor], float],
+    frozen: Sequence[str],
+) -> float:
     try:
-        return count(on_meta(model), x[:_BATCH].to("meta"))
+        return count(_without(on_meta(model), frozen), x[:_BATCH].to("meta"))
     except (NotImplementedError, RuntimeError):  # it looks at values somewhere
-        return count(copy.deepcopy(model), x[:_BATCH])
+        return count(_without(copy.deepcopy(model), frozen), x[:_BATCH])
+
+
+def _without(model: nn.Module, frozen: Sequence[str]) -> nn.Module:
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    return model
 
 
 def on_meta(model: nn.Module) -> nn.Module:

@@ -37,7 +37,7 @@ from progtrain.report.plan import print_plan
 from progtrain.report.reporter import Reporter
 from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
-from progtrain.report.units import assigned
+from progtrain.report.units import assigned, one_line
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.signals import Signals, asked
@@ -67,6 +67,8 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
             return float("nan")
         around = Around(directory, Anew(parts, batches, saved))
         reason = _trained(run, parts, engine, batches, saved, around, signals)
+        if parts.report.page:
+            _page(directory)
     if reason is StopReason.INTERRUPTED:
         again = _resume_command(parts, directory)
         raise Interrupted(signals.number, f"Continue with: {again}")
@@ -74,6 +76,17 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
     if signals.number:
         raise Interrupted(signals.number, "The run had come to its end, so nothing is lost.")
     return run.last_metric if run.last_metric is not None else float("nan")
+
+
+def _page(directory: Path) -> None:
+    """Write the run's page; a run that is over does not fail for it."""
+    from progtrain.page.run import write_run
+
+    try:
+        write_run(directory)
+    except Exception as error:
+        told = one_line(f"{type(error).__name__}: {error}")
+        print(f"warning: the run is complete, but its report.html is not: {told}", flush=True)
 
 
 def _saved(parts: Parts, directory: Path) -> Checkpoint | None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from progtrain.account import GROWTH
 from progtrain.boundary import close, grow, look, save, save_best
 from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.declared import pass_over
@@ -33,7 +34,6 @@ from progtrain.limits import fruitless, reached
 from progtrain.monitors.finding import Occasion
 from progtrain.run import Event, Run, Stage, StopReason
 from progtrain.setup import Setup
-from progtrain.spent import GROWTH
 from progtrain.stepper import Stepper, trained
 from progtrain.watch import close_ways_back
 

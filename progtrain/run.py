@@ -92,6 +92,7 @@ class Stage:
     consolidation: str | None = None  # a length of its own; None: the policy's
     candidates: Mapping[str, Stage] = field(default_factory=lambda: dict[str, "Stage"]())
     trial: Trial | None = None  # how the best candidate is found, where there are any
+    probed: float = 0.0  # FLOPs that choosing it took
 
     def because(self, cause: str) -> Stage:
         """The same stage and candidates, for that cause."""
@@ -211,7 +212,11 @@ class Run:
     recurring: bool = False  # whether the curriculum starts again with every growth
     order: Tensor | None = None  # training samples (N,), easiest first, where they are ranked
     view: View = field(default_factory=View)  # of the coming step; follows from the clock
-    view_flops: float | None = None  # of a sample of the view's size, teachers included; None: full
+    # of a sample as the coming step sees it, teachers included; None: full size, nothing frozen
+    view_flops: float | None = None
+    view_taught: float = 0.0  # of it, the teachers'
+    frozen: tuple[str, ...] = ()  # parameters that do not train now; follows from the events
+    evaluation_flops: float = 0.0  # of one sample, forward, of the network and its average
     ways_back: dict[int, Before] = field(default_factory=lambda: dict[int, "Before"]())
     teachers: list[Teacher] = field(default_factory=lambda: list[Teacher]())  # oldest first
     distilled: Tensor | None = None  # distillation loss of the last step, on the device
@@ -250,6 +255,20 @@ class Run:
         if self.view_flops is not None:
             return self.batch_size * self.view_flops
         return self.batch_size * (self.flops + sum(teacher.flops for teacher in self.teachers))
+
+    @property
+    def step_taught(self) -> float:
+        """FLOPs of the coming optimizer step that are its teachers'."""
+        if self.view_flops is not None:
+            return self.batch_size * self.view_taught
+        return self.batch_size * sum(teacher.flops for teacher in self.teachers)
+
+    @property
+    def step_tokens(self) -> int:
+        """Targets of the coming optimizer step, where a sample is a sequence."""
+        if self.probe.y.ndim < 2:
+            return 0
+        return self.batch_size * (self.view.length or self.probe.y[0].numel())
 
     @property
     def living(self) -> list[Event]:

@@ -179,6 +179,13 @@ class Planning:
 
 
 @dataclass(frozen=True)
+class Reporting:
+    """What a run leaves for people to look at when it is over."""
+
+    page: bool = True  # report.html: curves, growths, notes and settings, in one file
+
+
+@dataclass(frozen=True)
 class Proof:
     """What a growth must prove on a probe batch before it happens."""
 

@@ -14,7 +14,6 @@ from statistics import fmean
 
 from progtrain.clock import Moment
 
-EVALUATION, GROWTH, STORING = "evaluation", "growth", "storing"
 LARGEST = ("memory/",)  # of these the largest counts at the end, of others the mean
 
 

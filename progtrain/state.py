@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from progtrain.account import Account
 from progtrain.checkpoint.format import Checkpoint
 from progtrain.clock import Moment
 from progtrain.contracts import OptimizerRecipe
@@ -61,6 +62,7 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
         tensors["curriculum"] = {"order": run.order}
     state: Json = {
         "clock": asdict(run.clock.now),
+        "account": run.clock.account.to_json(),
         "events": [event_to_json(event) for event in run.events],
         "ways_back": {str(i): _before_to_json(before) for i, before in run.ways_back.items()},
         "anchors": [_before_to_json(before) for before in run.anchors],
@@ -105,6 +107,7 @@ def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRe
         for kept in state["teachers"]
     ]
     run.clock.now = Moment(**state["clock"])
+    run.clock.account = Account.from_json(state.get("account"), run.clock.now.flops)
     run.order = checkpoint.tensors.get("curriculum", {}).get("order")
     run.history[:] = history_of(checkpoint)
     run.memory = state["memory"]
@@ -188,8 +191,8 @@ def _before(
         load_weights(average, tensors["average"])
     optimizer = _optimizer(model, events, tensors["optimizer"], recipe)
     states = copied_states(optimizer)
-    sizes = (kept["params"], kept["flops"], Moment(**kept.get("moment", {})))
-    return Before(model, average, optimizer, states, events, *sizes)
+    then = Moment(**kept.get("moment", {})), Account.from_json(kept.get("account"))
+    return Before(model, average, optimizer, states, events, kept["params"], kept["flops"], *then)
 
 
 def _teacher(run: Run, kept: dict[str, Any], tensors: Named, engine: Engine) -> Teacher:
@@ -219,7 +222,11 @@ def _teacher_to_json(teacher: Teacher) -> Json:
 def _before_to_json(before: Before) -> Json:
     events: list[Json] = [event_to_json(event) for event in before.events]
     sizes: dict[str, Json] = {"params": before.params, "flops": before.flops}
-    return {"events": events, **sizes, "moment": asdict(before.moment)}
+    then: dict[str, Json] = {
+        "moment": asdict(before.moment),
+        "account": before.account.to_json(),
+    }
+    return {"events": events, **sizes, **then}
 
 
 def random_numbers(engine: Engine) -> dict[str, Tensor]:

@@ -15,9 +15,10 @@ import time
 import torch
 from torch import Tensor
 
+from progtrain.account import STORING
 from progtrain.anchors import anchor, go_back
 from progtrain.boundary import fate, last_distillation, last_loss, roll_back
-from progtrain.clock import Duration
+from progtrain.clock import Duration, Step
 from progtrain.contracts import Strength
 from progtrain.curriculum.sight import Sight
 from progtrain.growth.controls import Controls
@@ -29,7 +30,6 @@ from progtrain.nonfinite import Guard, finite_weights
 from progtrain.recent import Recent
 from progtrain.run import Event, Phase, Run
 from progtrain.setup import Setup
-from progtrain.spent import STORING
 from progtrain.steps import train_step
 from progtrain.transfer.teachers import release
 from progtrain.watch import Found, close_ways_back, remedied, watch
@@ -75,15 +75,16 @@ class Stepper:
     def step(self) -> None:
         """One optimizer step, and what follows from it for the growths that are alive."""
         run, setup = self.run, self.setup
-        begun = time.perf_counter()
-        flops = run.step_flops
+        begun, graphs = time.perf_counter(), setup.engine.graphs
+        flops, taught, tokens = run.step_flops, run.step_taught, run.step_tokens
         strong = strengths(run, setup, run.clock.after_step(run.batch_size, flops))
         with guarded(run, setup):
             loss = train_step(run, setup, self.controls, strong)
         self.guard.note(loss)
         self.loss = self._counted(loss)
         self.last = run.clock.now
-        run.clock.tick(run.batch_size, flops, time.perf_counter() - begun)
+        seconds, compiled = time.perf_counter() - begun, setup.engine.graphs != graphs
+        run.clock.tick(run.batch_size, flops, seconds, Step(taught, tokens, compiled))
         release(run, setup)
         self._advance(strong)
         # what a monitor sees must not hang on how often a run is stored
@@ -177,7 +178,9 @@ class Stepper:
 
     def _made(self) -> Controls:
         run, setup = self.run, self.setup
-        return Controls(run.model, run.events, setup.warmup, frozen_now(run, setup.train))
+        controls = Controls(run.model, run.events, setup.warmup, frozen_now(run, setup.train))
+        run.frozen = controls.frozen
+        return controls
 
     def crossed(self, every: str) -> bool:
         return self.run.clock.crossed(self.last, Duration.parse(every, "every"))

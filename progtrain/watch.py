@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from progtrain.account import MONITORS
 from progtrain.clock import Moment
 from progtrain.contracts import Monitor
 from progtrain.growth import life, remedies
@@ -30,7 +31,7 @@ def watch(run: Run, setup: Setup, occasion: Occasion, last: Moment) -> Iterator[
     """
     for name, monitor in setup.watching.items():
         seen = monitor.watch(run, setup, occasion, last)
-        run.clock.charge(seen.flops)
+        run.clock.charge(MONITORS, seen.flops)
         for index, worth in seen.contributions.items():
             _note_contribution(run, setup, index, worth)
         for finding in seen.findings:

@@ -51,6 +51,7 @@ TINY = (
     "checkpoint.every=100%",
     "hardware=cpu",
     "hardware.threads=1",
+    "report.page=false",
 )
 
 
@@ -349,6 +350,7 @@ def digest(run: Run) -> dict[str, str]:
     words["rng/python"] = repr(random.getstate())
     words["rng/numpy"] = repr((numpy_state[1].tolist(), numpy_state[2:]))
     words["clock"] = repr(timeless(asdict(run.clock.now)))
+    words["account"] = repr(timeless(run.clock.account.to_json()))
     for event in run.events:
         for each in fields(event):
             if each.name != "seconds":

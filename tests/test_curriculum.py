@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -179,7 +180,7 @@ def test_images_grow_in_steps_and_each_step_is_charged_for_its_own_size(tmp_path
     assert steps_of == [8 * cost[side] for side in sides]
 
 
-def test_a_growth_makes_small_steps_dearer_and_frozen_hosts_do_not_make_them_cheaper(
+def test_a_growth_makes_small_steps_dearer_and_a_frozen_host_cheaper_while_it_is_frozen(
     tmp_path: Path,
 ) -> None:
     spent: list[tuple[float, float]] = []
@@ -196,6 +197,7 @@ def test_a_growth_makes_small_steps_dearer_and_frozen_hosts_do_not_make_them_che
         wanted = training_flops(network, torch.zeros(2, 1, 3, 3))
     assert finished.run.events[0].stage == "deeper"
     assert spent[20][1] == wanted > spent[1][1]
+    assert spent[5][1] < training_flops(network, torch.zeros(2, 1, 2, 2))  # isolated
 
 
 def test_a_teacher_is_charged_for_the_size_it_sees(tmp_path: Path) -> None:
@@ -227,9 +229,9 @@ def test_candidates_of_a_trial_are_charged_for_their_own_network_at_the_size_the
     charged: list[tuple[int, float]] = []
     tick = Clock.tick
 
-    def note(clock: Clock, samples: int, flops: float, seconds: float) -> None:
+    def note(clock: Clock, samples: int, flops: float, *rest: Any) -> None:
         charged.append((clock.step, flops))
-        tick(clock, samples, flops, seconds)
+        tick(clock, samples, flops, *rest)
 
     trial = ("growth=budget", "growth.max_params=9000", "growth/choice=trial")
     few = ("growth.choice.steps=2", "growth.max_stages=1", "growth.trigger.interval=6steps")

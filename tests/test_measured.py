@@ -14,12 +14,13 @@ import torch
 from run_kit import Spy, at_step, differences, parts, resume, train
 
 from progtrain import boundary, steps
+from progtrain.account import EVALUATION
 from progtrain.errors import ConfigError, SettingError
 from progtrain.monitors.gradients import Gradients
 from progtrain.monitors.mfu import MFU, PEAKS, known_peak
 from progtrain.report import words
 from progtrain.run import Run
-from progtrain.spent import EVALUATION, Spent
+from progtrain.spent import Spent
 
 PLAIN = ("growth=none", "train.evaluate_every=4steps", "train.duration=12steps")
 ALL = "monitor=[gradients,learning_rate,throughput,memory,mfu]"

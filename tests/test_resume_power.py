@@ -184,6 +184,7 @@ def aged(name: str, value: Any) -> Mutant:
 ZERO = {"step": 0, "samples": 0, "flops": 0.0, "seconds": 0.0}
 OF_STATE: dict[str, tuple[tuple[str, ...], int, Mutant]] = {
     "clock": (RAMP, MID_RAMP, setting("clock", ZERO)),
+    "account": (RAMP, MID_RAMP, setting("account", {"flops": {}, "seconds": {}, "tokens": 0})),
     "events": (RAMP, MID_RAMP, setting("events", [])),
     "history": (RAMP, MID_RAMP, setting("history", [])),
     "ways_back": (KEPT, 7, setting("ways_back", {})),
@@ -314,11 +315,11 @@ def test_a_resume_without_what_a_growth_does_to_training_is_noticed_in_the_weigh
     assert told[0].startswith("raised") or any(key.startswith("model/") for key in told), told
 
 
-@pytest.mark.parametrize("field", ["events", "moment", "params", "flops"])
+@pytest.mark.parametrize("field", ["events", "moment", "params", "flops", "account"])
 def test_a_resume_without_what_is_kept_of_an_anchor_is_noticed(
     field: str, stored: Any, tmp_path: Path
 ) -> None:
-    value = {"events": [], "moment": ZERO}.get(field, 1)
+    value = {"events": [], "moment": ZERO, "account": {}}.get(field, 1)
 
     def mutant(state: State, tensors: Tensors) -> None:
         index, anchor = next(

@@ -19,10 +19,12 @@ from run_kit import Finished, at_step, config, differences, differing, parts, re
 from progtrain.boundary import look
 from progtrain.build import build
 from progtrain.errors import ConfigError, GrowthError, NothingToGrowError
+from progtrain.flops import forward_flops
+from progtrain.growth import transaction
 from progtrain.growth import trial as module
 from progtrain.growth.declared import decline
 from progtrain.growth.edits import Edit
-from progtrain.growth.grow import Host
+from progtrain.growth.grow import Grown, Host
 from progtrain.growth.operators.deepen_random import DeepenRandom
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.growth.trial import NOT_GROWING, Trial, copied, tried
@@ -57,7 +59,7 @@ def scores(text: str) -> dict[str, float]:
 
 def without_cost(words: dict[str, str]) -> dict[str, str]:
     """All of a run's state but what has been spent, and why its stages grew."""
-    spent = ("clock", "history/", "event/0/moment", "event/0/since", "event/0/recovered")
+    spent = ("clock", "account", "history/", "event/0/moment", "event/0/since", "event/0/recovered")
     return {k: v for k, v in words.items() if not k.startswith((*spent, "event/0/cause"))}
 
 
@@ -172,15 +174,41 @@ def test_steps_growths_and_evaluations_of_all_trials_are_charged() -> None:
     run, found, _ = a_trial(a_stage(True, wider=WidenRandom(), deeper=DeepenRandom()))
     assert found is not None
     host, spent = run.flops, run.clock.now.flops - 2 * run.flops * run.batch_size
-    grown: list[float] = []
+    grown, forward = list[float](), list[float]()
     for operator in (WidenRandom(), DeepenRandom()):
         machine = a_machine(a_model("mlp_none"), make("optimizer", "adamw"), growth=AtSteps())
         machine._stage = Stage("grown", operator)
         machine._grow()
         grown.append(machine.run.flops)
+        forward.append(forward_flops(machine.run.model, run.probe.x))
     trained_ = sum(4 * 16 * flops for flops in (*grown, host))
-    looks = 24 / 3 * (host + sum(host + 2 * flops for flops in grown))
-    assert spent == pytest.approx(trained_ + looks)
+    still = forward_flops(run.model, run.probe.x)
+    looks = 24 * (still + sum(still + 2 * each for each in forward))
+    checks = len(run.probe.x) * sum(still + each for each in forward)
+    assert spent == trained_ + looks + checks
+    assert run.clock.account.flops["growth"] == spent
+
+
+def test_a_candidate_whose_check_fails_is_charged_for_what_it_took() -> None:
+    """Its evaluation and its probe batch: two candidates cost what the one that can grow costs."""
+    good, _, _ = a_trial(a_stage(True, wider=WidenRandom()))
+    real = transaction._prove
+
+    def prove(run: Run, setup: Setup, grown: Grown, *rest: Any) -> Any:
+        if grown.edit.blocks():
+            raise GrowthError("broken")
+        return real(run, setup, grown, *rest)
+
+    with mock.patch.object(transaction, "_prove", prove):
+        run, found, _ = a_trial(a_stage(True, wider=WidenRandom(), deeper=DeepenRandom()))
+    assert found is None or found.name == "wider"
+    machine = a_machine(a_model("mlp_none"), make("optimizer", "adamw"), growth=AtSteps())
+    machine._stage = Stage("grown", DeepenRandom())
+    machine._grow()
+    deeper = forward_flops(machine.run.model, run.probe.x)
+    still = forward_flops(run.model, run.probe.x)
+    more = run.clock.now.flops - good.clock.now.flops
+    assert more == 24 * still + len(run.probe.x) * (still + deeper)
     assert run.clock.now.seconds > 0 and run.clock.step == 2
 
 

@@ -34,7 +34,7 @@ _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
     *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
-    *("predict", "export", "plan", "compare", "debug"),
+    *("predict", "export", "report", "plan", "compare", "debug"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 _SAMPLER = re.compile(r"optuna\.samplers\.[A-Z][A-Za-z]*Sampler")  # of hydra/sweeper=optuna

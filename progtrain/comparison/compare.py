@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
@@ -22,6 +23,7 @@ from progtrain.comparison.saving import Draws, described, saving
 from progtrain.comparison.studies import Study
 from progtrain.errors import ConfigError
 from progtrain.report.outcomes import DONE
+from progtrain.report.units import assigned
 
 _LEAST = {"min": 0.005, "max": 0.002}  # of a margin: nats, and share of right answers
 _STEPS = 0.005  # share by which numbers of steps that count as equal may differ
@@ -65,8 +67,16 @@ def compare(
         unfair=reasons,
         verdict=verdict.overall(arms, metric, reasons),
         varying=tuple(varying(found)),
-        commands=tuple(study.command for study in studies if study.command),
+        commands=(*(s.command for s in studies if s.command), _command(folders)),
     )
+
+
+def _command(folders: Sequence[Path]) -> str:
+    if len(folders) == 1:
+        return f"progtrain task=compare {assigned('runs', folders[0])}"
+    each = (str(folder).replace("'", "\\'") for folder in folders)
+    listed = ",".join(f"'{folder}'" for folder in each)
+    return f"progtrain task=compare {shlex.quote(f'runs=[{listed}]')}"
 
 
 def to_json(comparison: Comparison) -> str:

@@ -93,23 +93,17 @@ def _counted(judged: Sequence[Arm], metric: str) -> str:
         best = max(saves, key=lambda arm: arm.saving.value if arm.saving else 0.0)
         assert best.saving is not None
         others = f" It is the best of {len(judged)}: {_corrected(best)}." if len(judged) > 1 else ""
-        return (
-            f"Growing paid in {len(saves)} of {count}: {best.name}"
-            f" {of_saving(best.saving, metric)}.{others}"
-        )
+        share = f" in {len(saves)} of {count}" if len(judged) > 1 else ""
+        return f"Growing paid{share}: {best.name} {of_saving(best.saving, metric)}.{others}"
     if len(costs) == len(judged):
         best = max(costs, key=lambda arm: arm.saving.value if arm.saving else 0.0)
         assert best.saving is not None
-        return (
-            f"Growing did not pay in any of {count}: even {best.name}"
-            f" {of_saving(best.saving, metric)}."
-        )
+        share = f" in any of {count}: even" if len(judged) > 1 else ":"
+        return f"Growing did not pay{share} {best.name} {of_saving(best.saving, metric)}."
+    if len(judged) == 1:
+        return f"No saving is shown: {judged[0].name} is {_NOT}."
     lost = f", and {len(costs)} cost more compute" if costs else ""
-    return f"No saving is shown: {len(judged) - len(costs)} of {count} {_is(judged)}{_NOT}{lost}."
-
-
-def _is(judged: Sequence[Arm]) -> str:
-    return "are " if len(judged) > 1 else "is "
+    return f"No saving is shown: {len(judged) - len(costs)} of {count} are {_NOT}{lost}."
 
 
 def _corrected(best: Arm) -> str:
@@ -131,9 +125,10 @@ def _beside_fixed(judged: Sequence[Arm]) -> str:
     won = sum(1 for fixed in known if fixed.low is not None and fixed.low > 0)
     lost = sum(1 for fixed in known if fixed.high is not None and fixed.high < 0)
     if won:
-        return f" Against the best fixed size {won} of {len(known)} save compute too."
+        share = f"{won} of {len(known)} arms save" if len(known) > 1 else "it saves"
+        return f" Against the best fixed size {share} compute too."
     if lost == len(known):
-        return " But the best fixed size reaches the same with less compute in every case."
+        return " But a size that never grows reaches the same with less compute."
     return " Against the best fixed size no saving is shown."
 
 

@@ -43,17 +43,26 @@ class Sight:
     def measure(self, run: Run) -> None:
         """Count the cost of a sample, on a network that is as it is: without hooks or freezes."""
         self._known = _counted_for(run)
-        if run.view.side is None and run.view.length is None:
-            run.view_flops = None
-        else:
-            taught = sum(_teacher_flops(teacher, run) for teacher in run.teachers)
-            run.view_flops = view_flops(uncompiled(run.model), run, run.view) + taught
+        look_cost(run)
+        run.view_flops, run.view_taught = None, 0.0
+        if run.view.side is None and run.view.length is None and not run.frozen:
+            return
+        run.view_taught = sum(_teacher_flops(teacher, run) for teacher in run.teachers)
+        x = shaped(run.probe.x, run.view)
+        own = training_flops(uncompiled(run.model), x, run.frozen)
+        run.view_flops = own + run.view_taught
+
+
+def look_cost(run: Run) -> None:
+    """Count what evaluating a sample costs, on networks that are as they are."""
+    looked = (run.model, *([run.average] if run.average is not None else []))
+    run.evaluation_flops = sum(forward_flops(uncompiled(each), run.probe.x) for each in looked)
 
 
 def _counted_for(run: Run) -> tuple[object, ...]:
     """What the cost of a sample depends on; holds no network."""
     taught = tuple(teacher.growth for teacher in run.teachers)
-    return weakref.ref(run.model), run.view.side, run.view.length, taught
+    return weakref.ref(run.model), run.view.side, run.view.length, taught, run.frozen
 
 
 def _teacher_flops(teacher: Teacher, run: Run) -> float:

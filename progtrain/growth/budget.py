@@ -6,7 +6,7 @@ and seconds are charged as if the grown network trained to the end of the run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf
 
@@ -17,7 +17,7 @@ from progtrain.contracts import Operator, Trigger
 from progtrain.curriculum.forecast import UNKNOWN, stretches
 from progtrain.curriculum.sight import view_flops
 from progtrain.errors import ConfigError, GrowthError, require
-from progtrain.flops import num_params, training_flops
+from progtrain.flops import check_flops, num_params, training_flops
 from progtrain.growth.choice import Candidate, Choice
 from progtrain.growth.declared import declined
 from progtrain.growth.grow import Host, grow, running
@@ -66,15 +66,21 @@ class Budget(Policy):
         free = {n: each for n, each in self.options.items() if not self.embargoed(run, n)}
         found = self._candidates(run, host, free) if free else []
         trial = self.choice.cost(run, found) if isinstance(self.choice, Trial) else 0.0
-        fitting = [c for c in found if self._fits(run, c, trial)]
+        probed = self._probed(run, found)
+        fitting = [c for c in found if self._fits(run, c, trial + probed)]
         if not fitting:
             return StopReason.BUDGET
         best = self.choice.best(host, fitting)
-        stage = Stage(best.name, best.operator, self._cause(run, best))
+        stage = Stage(best.name, best.operator, self._cause(run, best), probed=probed)
         if not isinstance(self.choice, Trial):
             return stage
         each = {c.name: Stage(c.name, c.operator, self._cause(run, c)) for c in fitting}
         return replace(stage, candidates=each, trial=self.choice)
+
+    def _probed(self, run: Run, found: Sequence[Candidate]) -> float:
+        """FLOPs of growing every candidate on a copy and of the choice's look at it."""
+        own = sum(c.operator.flops(c.grown) for c in found)
+        return own + self.choice.passes * len(run.probe.x) * sum(c.flops for c in found)
 
     def _rests(self, run: Run) -> bool:
         """Whether a trial has just been won by not growing; it rests as if a growth were undone."""
@@ -93,6 +99,7 @@ class Budget(Policy):
                     grown = grow(host, operator, run.seed + len(run.events))
                     flops = training_flops(grown.model, run.probe.x)
                     cost = operator.flops(grown)
+                    cost += check_flops(host.model, grown.model, run.probe.x)
             except GrowthError as error:  # one option may not suit what another has grown
                 reasons.append(f"{name}: {error}")
                 continue

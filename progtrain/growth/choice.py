@@ -26,7 +26,7 @@ class Candidate:
     grown: Grown
     params: int  # of the grown network
     flops: float  # of one training sample of the grown network
-    cost: float  # FLOPs of choosing its values
+    cost: float  # FLOPs of choosing its values and of the checks
 
 
 class Choice(Protocol):
@@ -34,6 +34,8 @@ class Choice(Protocol):
 
     @property
     def word(self) -> str: ...
+    @property
+    def passes(self) -> float: ...  # of the probe batch, forward and backward, for each candidate
 
     def best(self, host: Host, candidates: Sequence[Candidate]) -> Candidate: ...
 
@@ -42,7 +44,7 @@ class Choice(Protocol):
 class Largest:
     """The one that adds most parameters; the first declared among equals."""
 
-    word = "largest"
+    word, passes = "largest", 0.0
 
     def best(self, host: Host, candidates: Sequence[Candidate]) -> Candidate:
         return max(candidates, key=lambda c: c.params)
@@ -57,7 +59,7 @@ class Steepest:
     arXiv 2201.05125, and Firefly, arXiv 2102.08574), on the probe batch, over its parameters.
     """
 
-    word = "steepest"
+    word, passes = "steepest", 1.0
 
     def best(self, host: Host, candidates: Sequence[Candidate]) -> Candidate:
         return max(candidates, key=lambda c: expected_gain(c.grown))

@@ -37,13 +37,14 @@ class Controls:
         self._events = [event for event in events if event.phase in WARMING]
         self._alphas: dict[int, Tensor] = {}
         self._handles: list[RemovableHandle] = []
-        self._frozen: list[nn.Parameter] = []
         device = next(model.parameters()).device
         for event in self._events if warmup.blends else []:
             alpha = torch.tensor(event.alpha, device=device)
             self._alphas[event.index] = alpha
             self._handles += gates(model, event, alpha, warmup.isolates)
-        self._freeze(frozen)
+        self.frozen = self._without_gradient(frozen)  # parameters by name
+        for name in self.frozen:
+            model.get_parameter(name).requires_grad_(False)
 
     def set(self, strengths: Mapping[int, Strength]) -> None:
         """Give every living growth its alpha, by event index."""
@@ -54,9 +55,9 @@ class Controls:
         """Take everything off the network."""
         for handle in self._handles:
             handle.remove()
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-        self._handles, self._frozen = [], []
+        for name in self.frozen:
+            self._model.get_parameter(name).requires_grad_(True)
+        self._handles, self.frozen = [], ()
 
     @contextmanager
     def limited(
@@ -107,15 +108,17 @@ class Controls:
             if not bool(mask.all()):
                 yield tensor, mask
 
-    def _freeze(self, patterns: Sequence[str]) -> None:
-        """Whatever has no gradient neither moves nor decays, and gets no optimizer state."""
+    def _without_gradient(self, patterns: Sequence[str]) -> tuple[str, ...]:
+        """Parameters to freeze; what has no gradient neither moves nor decays, and gets no
+        optimizer state."""
         isolated, named = self._isolated(), dict(self._model.named_parameters())
         chosen = {name for pattern in patterns for name in matching(named, pattern)}
+        found: list[str] = []
         for name, parameter in named.items() if isolated or chosen else ():
             host = isolated and not bool(_newborn_mask(name, parameter, isolated).any())
             if parameter.requires_grad and (host or name in chosen):
-                parameter.requires_grad_(False)
-                self._frozen.append(parameter)
+                found.append(name)
+        return tuple(found)
 
     def _partly_new(self, optimizer: OptimizerSet) -> Iterator[tuple[str, Tensor, Tensor]]:
         """(name, tensor, mask of new entries) of weights and optimizer state that hold entries of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from progtrain.account import GROWTH
 from progtrain.growth.condition import Condition
 from progtrain.growth.counterfactual import contribution, evaluation_flops
 from progtrain.growth.expression import Name, asked
@@ -37,5 +38,5 @@ def figures(run: Run, setup: Setup, event: Event, names: frozenset[str]) -> dict
     seen = {"before": before, "after": after, "gain": sign * (after - before)}
     if "contribution" in names:
         seen["contribution"] = contribution(run, setup, event, after)
-    run.clock.charge((1 + ("contribution" in names)) * evaluation_flops(run, setup))
+    run.clock.charge(GROWTH, (1 + ("contribution" in names)) * evaluation_flops(run, setup))
     return {name: value for name, value in seen.items() if name in names}

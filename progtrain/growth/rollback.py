@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from torch import nn
 
+from progtrain.account import Account
 from progtrain.clock import Moment
 from progtrain.optimizers.group import OptimizerSet, State
 from progtrain.run import Event, Phase, Run
@@ -34,13 +35,13 @@ class Before:
     params: int
     flops: float
     moment: Moment = field(default_factory=Moment)  # of an anchor (anchors.py)
+    account: Account = field(default_factory=Account)  # as it was
 
     @staticmethod
     def of(run: Run) -> Before:
         states, average = copied_states(run.optimizer), copy.deepcopy(run.average)
-        return Before(
-            run.model, average, run.optimizer, states, tuple(run.events), run.params, run.flops
-        )
+        kept = (run.model, average, run.optimizer, states, tuple(run.events))
+        return Before(*kept, run.params, run.flops, account=run.clock.account)
 
     def restore(self, run: Run) -> None:
         """Put everything back; what training has cost since is not given back."""
@@ -66,6 +67,7 @@ def undo(run: Run, event: Event, why: str) -> list[Event]:
     gone = [each for each in run.events[event.index :] if each.phase is not Phase.ROLLED_BACK]
     kept = run.events[event.index :]
     before.restore(run)
+    run.clock.account = run.clock.account.given_up(before.account)
     run.events = [shifted(each, event.moment, now) for each in run.events]
     run.events += [_undone(each, event, why, now) if each in gone else each for each in kept]
     for index in [index for index in run.ways_back if index >= event.index]:

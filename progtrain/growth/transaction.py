@@ -15,7 +15,7 @@ from torch import Tensor
 from progtrain.contracts import Operator, Warmup
 from progtrain.data.sets import mixed
 from progtrain.errors import ConfigError, GrowthError
-from progtrain.flops import num_params, training_flops
+from progtrain.flops import check_flops, num_params, training_flops
 from progtrain.growth.average import follow
 from progtrain.growth.controls import Controls, new_modules
 from progtrain.growth.edits import Edit
@@ -77,7 +77,11 @@ def transact(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
         grown = construct(host, stage, setup, seed)
         event = _event(run, setup, stage, grown)
         events = [*(e.moved(grown.edit) for e in run.events), event]
-        proof = _prove(run, setup, grown, events, before, stage)
+        try:
+            proof = _prove(run, setup, grown, events, before, stage)
+        except GrowthError as error:
+            error.flops += event.cost + check_flops(host.model, grown.model, run.probe.x)
+            raise
     if run.average is not None:
         run.average = follow(run.average, grown, stage.operator, seed)
     if way_back is not None:

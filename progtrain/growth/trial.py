@@ -16,10 +16,15 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from progtrain.account import EVALUATION, GROWTH
 from progtrain.boundary import grow
 from progtrain.errors import GrowthError, NothingToGrowError, require
+from progtrain.flops import forward_flops
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import decline
+from progtrain.growth.grow import uncompiled
 from progtrain.nonfinite import SKIPPED
 from progtrain.report.many import Many
 from progtrain.run import Run, Stage
@@ -50,7 +55,7 @@ class Trial:
     steps: int = 20  # optimizer steps of every candidate
     include_none: bool = False  # not growing is a candidate, too
 
-    word = "best tried"
+    word, passes = "best tried", 0.0
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", self.steps, "a whole number >= 1")
@@ -65,9 +70,10 @@ class Trial:
         grown = [(c.flops, c.cost) for c in candidates]
         if len(grown) + self.include_none < 2:
             return 0.0
-        looks = sum(_look(run, run.flops) + 2 * _look(run, flops) for flops, _ in grown)
+        host = _look(run, uncompiled(run.model))
+        looks = sum(host + 2 * _look(run, c.grown.model) for c in candidates)
         each = [*grown, (run.flops, 0.0)] if self.include_none else grown
-        looks += _look(run, run.flops) * self.include_none
+        looks += host * self.include_none
         return looks + sum(
             cost + self.steps * run.batch_size * (flops + taught) for flops, cost in each
         )
@@ -89,15 +95,15 @@ def tried(run: Run, setup: Setup, stage: Stage, train: Train) -> Stage | None:
     for name, each in (ways | {NOT_GROWING: None} if stage.trial.include_none else ways).items():
         try:
             scores[name], cost = _score(run, setup, each, stage.trial.steps, train)
+            flops += cost
         except GrowthError as error:
             failed.append(f"{name}: {error}")
-            continue
-        flops += cost
-        if setup.interrupted():
+            flops += error.flops
+        if setup.interrupted():  # a resumed run tries them all again, and pays then
             return None
+    run.clock.charge(GROWTH, flops, time.perf_counter() - begun)
     if not scores.keys() - {NOT_GROWING}:
         raise NothingToGrowError(f"No candidate can grow. {' '.join(failed)}")
-    run.clock.charge(flops, time.perf_counter() - begun)
     return _winner(run, setup, stage, scores)
 
 
@@ -119,24 +125,33 @@ def _winner(run: Run, setup: Setup, stage: Stage, scores: dict[str, float]) -> S
 def _score(
     run: Run, setup: Setup, stage: Stage | None, steps: int, train: Train
 ) -> tuple[float, float]:
-    """The loss at the end of a trial, and the FLOPs that it has cost."""
+    """The loss at the end of a trial, and the FLOPs that it has cost; where growing fails, what it
+    has cost until then is `flops` of the `GrowthError`."""
     with _untouched(setup) as quiet:
         trial = copied(run)
-        host = trial.flops
-        if stage is not None:
-            grow(trial, quiet, stage, Controls(trial.model, trial.events, quiet.warmup))
-        train(trial, quiet, steps)
+        try:
+            if stage is not None:
+                grow(trial, quiet, stage, Controls(trial.model, trial.events, quiet.warmup))
+            train(trial, quiet, steps)
+        except GrowthError as error:
+            error.flops += _spent(trial, run)
+            raise
+        look = _look(trial, uncompiled(trial.model))
         seen = evaluate(replace(trial, average=None), quiet, quiet.batches.sets.validation, "val")
     skipped = trial.memory.get(SKIPPED) != run.memory.get(SKIPPED)
     loss = inf if skipped else seen[_METRIC]
-    spent = trial.clock.now.flops - run.clock.now.flops
-    looks = _look(trial, host) + 2 * _look(trial, trial.flops) if stage else _look(trial, host)
-    return loss if isfinite(loss) else inf, spent + looks
+    return loss if isfinite(loss) else inf, _spent(trial, run) + look
 
 
-def _look(run: Run, flops: float) -> float:
-    """FLOPs of an evaluation: a forward pass is a third of a training step."""
-    return flops / 3 * run.evaluated
+def _spent(trial: Run, run: Run) -> float:
+    """FLOPs of a trial so far: its evaluations, which a run makes for itself, are the growth's."""
+    looks = [each.clock.account.flops.get(EVALUATION, 0) for each in (trial, run)]
+    return trial.clock.now.flops - run.clock.now.flops + looks[0] - looks[1]
+
+
+def _look(run: Run, model: nn.Module) -> float:
+    """FLOPs of an evaluation; nothing hangs on the network."""
+    return forward_flops(model, run.probe.x) * run.evaluated
 
 
 @contextmanager

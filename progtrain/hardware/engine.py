@@ -73,6 +73,14 @@ class Engine:
                 part.compile()
         return model
 
+    @property
+    def graphs(self) -> int:
+        """How many graphs torch.compile has made so far; 0 where nothing compiles."""
+        if not self.settings.compile:
+            return 0
+        counted = torch._dynamo.utils.counters["stats"]  # pyright: ignore[reportPrivateUsage]
+        return int(counted["unique_graphs"])
+
     def free_memory(self) -> int | None:
         """Bytes that the device has left; None where nobody says."""
         if self.device.type == "cuda":

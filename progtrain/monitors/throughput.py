@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from progtrain.account import EVALUATION, GROWTH, STORING
 from progtrain.monitors.measurer import Measurer
 from progtrain.run import Run
 from progtrain.setup import Setup
-from progtrain.spent import EVALUATION, GROWTH, STORING
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,13 @@ class Look:
     style: Style
 
     @property
+    def short(self) -> str:
+        """The name without the settings' names, for where there is little room."""
+        words = self.arm.name.split()
+        values = [word.partition("=")[2] or word for word in words]
+        return " ".join(values) if all("=" in word for word in words) else self.arm.name
+
+    @property
     def css(self) -> str:
         return css(self.style)
 
@@ -91,10 +98,11 @@ def interval(estimate: Estimate | None, share: bool = False) -> str:
     """`+0.0120 [0.0031, 0.0209]`, or in per cent."""
     if estimate is None:
         return units.MISSING
-    one = _percent if share else _signed
-    if estimate.low is None or estimate.high is None:
-        return one(estimate.value)
-    return f"{one(estimate.value)} [{one(estimate.low)}, {one(estimate.high)}]"
+    ends = [estimate.value, estimate.low, estimate.high]
+    known = [end for end in ends if end is not None]
+    small = max(abs(end) for end in known) < 1e-3
+    told = [_percent(end) if share else _signed(end, small) for end in known]
+    return told[0] if len(told) < 3 else f"{told[0]} [{told[1]}, {told[2]}]"
 
 
 def certainty(difference: Difference | None) -> str:
@@ -106,8 +114,8 @@ def certainty(difference: Difference | None) -> str:
     return f"p {difference.p:.2g}{corrected}{pairs}"
 
 
-def _signed(value: float) -> str:
-    return ("+" if value >= 0 else "−") + units.metric(abs(value))
+def _signed(value: float, small: bool) -> str:
+    return (f"{value:+.2e}" if small and value else f"{value:+.4f}").replace("-", "−")
 
 
 def _percent(value: float) -> str:

@@ -61,8 +61,16 @@ def _line(look: Look, by: str, size: float, many: bool, told: str) -> Line | Non
         ends = zip(grid, values.min(axis=0), values.max(axis=0), strict=True)
         band = [(float(x), float(low), float(high)) for x, low, high in ends]
     mean = [(float(x), float(y)) for x, y in zip(grid, values.mean(axis=0), strict=True)]
-    label = look.shown
-    return Line(look.key, look.arm.name, look.style, tuple(mean), tuple(band), told, label)
+    return Line(
+        look.key,
+        look.short,
+        look.style,
+        tuple(mean),
+        tuple(band),
+        told,
+        label=look.shown,
+        ends=look.shown,
+    )
 
 
 def _curve(run: RunOf, by: str, size: float) -> list[tuple[float, float]]:

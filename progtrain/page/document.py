@@ -16,7 +16,7 @@ from progtrain.page.chart import Chart
 from progtrain.page.heat import Heat
 
 _TEMPLATES = Path(__file__).parent / "templates"
-WIDE, _NARROW = 860, 360
+WIDE, HALF, _NARROW = 860, 540, 360
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Figure:
     drawings: Markup
 
 
-def figure(chart: Chart) -> Figure:
+def figure(chart: Chart, width: int = WIDE, height: int = 430) -> Figure:
     """The chart, drawn twice; CSS shows the one that fits."""
-    wide = svg.draw(chart, WIDE, figure_height(chart), "-wide")
+    wide = svg.draw(chart, width, figure_height(chart, height), "-wide")
     return _figure(chart, wide, svg.draw(chart, _NARROW, figure_height(chart, 320), "-narrow"))
 
 
 def figure_height(chart: Chart, usual: int = 430) -> int:
     """What its rows need, or the usual height where it has none."""
     rows = len(chart.y.names)
-    return max(130, 90 + 26 * rows) if rows else usual
+    return max(110, 72 + 26 * rows) if rows else usual
 
 
 def heat_figure(grid: Heat) -> Figure:

@@ -74,7 +74,7 @@ def _chart(
     spots = [
         Spot(
             look.key,
-            look.arm.name,
+            look.short,
             look.style,
             estimate.value,
             float(index),
@@ -86,7 +86,7 @@ def _chart(
         )
         for index, (look, estimate, told, p) in enumerate(shown)
     ]
-    names = tuple(look.arm.name for look, *_ in shown)
+    names = tuple(look.short for look, *_ in shown)
     cut = f"The best {_MOST} of {len(rows)}; the table has all." if len(rows) > _MOST else ""
     x, y = Axis(label), Axis("", names=names)
     zero = Rule(0.0, "no difference")

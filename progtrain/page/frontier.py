@@ -38,14 +38,14 @@ def formula(frontier: Frontier, comparison: Comparison) -> str:
     """What was fitted, in words."""
     loss = comparison.metric if comparison.mode == "min" else f"1 − {comparison.metric}"
     count = len(frontier.points)
+    noun = f"{count} point" if count == 1 else f"{count} points"
     numbers = frontier.floor, frontier.scale, frontier.power
     if any(number is None for number in numbers):
-        noun = "point" if count == 1 else "points"
-        return f"{frontier.name}: {frontier.form} between {count} {noun}."
+        return f"{frontier.name}: {frontier.form} between {noun}."
     floor, scale, power = numbers
     return (
         f"{frontier.name}: {loss} = {floor:.4g} + {scale:.3g} · FLOPs^−{power:.3g},"
-        f" fitted to {count} points."
+        f" fitted to {noun}."
     )
 
 
@@ -53,7 +53,7 @@ def _line(frontier: Frontier, index: int) -> Line:
     points = tuple((x, y) for x, y in frontier.curve if math.isfinite(x) and math.isfinite(y))
     style = Style(INK, index, 0)
     told = f"{frontier.name} ({frontier.form})"
-    return Line(f"frontier-{index}", frontier.name, style, points, tip=told, ends=False)
+    return Line(f"frontier-{index}", frontier.name, style, points, tip=told, label=True, ends=False)
 
 
 def _spot(look: Look, comparison: Comparison) -> Spot | None:
@@ -62,7 +62,7 @@ def _spot(look: Look, comparison: Comparison) -> Spot | None:
         return None
     return Spot(
         look.key,
-        arm.name,
+        look.short,
         look.style,
         arm.flops.mean,
         arm.quality.mean,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from progtrain.page.chart import Style
 
-_LETTER, _HEIGHT = 6.3, 14.0
+_LETTER, _HEIGHT = 7.2, 14.5
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Label:
     anchor: str
     key: str
     style: Style
-    at_end: bool = False
+    marked: bool = False  # with its marker in front of it
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -45,9 +45,11 @@ class Labels:
         """Near a point, once all points are known."""
         self._beside.append(Label(text, *at, "start", key, style))
 
-    def at_end(self, text: str, at: tuple[float, float], key: str, style: Style) -> None:
+    def at_end(
+        self, text: str, at: tuple[float, float], key: str, style: Style, marked: bool
+    ) -> None:
         """Right of a line; labels that come too near to each other are moved apart."""
-        self._ends.append(Label(text, *at, "start", key, style, at_end=True))
+        self._ends.append(Label(text, *at, "start", key, style, marked))
 
     def placed(self) -> Iterator[Label]:
         yield from self._apart()

@@ -38,7 +38,7 @@ def save(chart: Chart, path: Path) -> None:
     axes.grid(color="#e9ecf0", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(axes.get_legend_handles_labels()[1]) > 0:
+    if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     drawing.savefig(path, dpi=200, bbox_inches="tight")
 
@@ -133,6 +133,6 @@ def _axis(axis: Any, told: Axis, scale: Scale, count: int) -> None:
         axis.set_ticks(range(len(names)), labels=names)
     else:
         values = ticks(scale, count)
-        axis.set_ticks(values, labels=texts(values, told.unit))
+        axis.set_ticks(values, labels=texts(values, told.unit, scale.log))
     axis.set_label_text(plain(told.label), color=_MUTED)
     axis.set_tick_params(labelsize=8)

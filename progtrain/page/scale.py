@@ -87,13 +87,13 @@ def _linear(low: float, high: float, count: int) -> list[float]:
     return found
 
 
-def texts(values: Sequence[float], unit: str) -> list[str]:
+def texts(values: Sequence[float], unit: str, log: bool = False) -> list[str]:
     """What is written at ticks."""
     if unit == "flops":
         return [flops(value).removesuffix("FLOP").strip() for value in values]
     if unit == "count":
         return [_short(value) for value in values]
-    return _decimal(values)
+    return [f"{value:g}" for value in values] if log else _decimal(values)
 
 
 def _short(value: float) -> str:

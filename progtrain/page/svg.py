@@ -13,7 +13,7 @@ from progtrain.page.scale import Scale, scales, texts, ticks
 from progtrain.report.units import one_line
 
 XMLNS = "http://www.w3.org/2000/svg"
-_LETTER = 6.3  # width of a letter of 12 px, about
+_LETTER, _BOLD = 6.8, 7.3  # width of a letter of 12 px, about; fonts differ
 _ROOMY = 500  # width from which names and notes have a place at the right
 _MARKS = {
     "circle": "M-4.2,0a4.2,4.2 0 1,0 8.4,0a4.2,4.2 0 1,0 -8.4,0Z",
@@ -71,11 +71,11 @@ class _Drawing:
         self.chart, self.width, self.height = chart, width, height
         self.id = f"{chart.name}{suffix}"
         self.x, self.y = scales(chart)
-        self.y_ticks = self._ticks(chart.y, self.y, max(3, height // 64))
+        self.y_ticks = self._ticks(chart.y, self.y, max(3, height // 52))
         longest = max((len(text) for _, text in self.y_ticks), default=0)
         self.left = min(14 + longest * _LETTER, width * 0.42)
         self.right = width - self._room()
-        self.top, self.bottom = 26.0, height - 46.0
+        self.top, self.bottom = 26.0 if chart.y.label else 8.0, height - 46.0
         self.root = figure(self.id, chart.title, width, height)
         self.labels = Labels(self.left, self.top, float(width), self.bottom)
         self._frame()
@@ -92,17 +92,17 @@ class _Drawing:
         """At the right: for labels at the ends of lines, notes of rows, or nothing."""
         if self.width < _ROOMY:
             return 10.0
-        told = [cut(line.name, 24) for line in self.chart.lines if line.label]
-        told += [spot.note for spot in self.chart.spots]
-        longest = max((len(text) for text in told), default=0)
-        return 14 + min(longest * _LETTER + (12 if self.chart.lines else 0), self.width * 0.34)
+        names = [len(cut(line.name, 24)) for line in self.chart.lines if line.label]
+        notes = [len(spot.note) for spot in self.chart.spots]
+        longest = max([12 + n * _BOLD for n in names] + [n * _LETTER for n in notes], default=0.0)
+        return 12 + longest
 
     def _ticks(self, axis: Axis, scale: Scale, count: int) -> list[tuple[float, str]]:
         if axis.names:
             most = 16 if self.width < _ROOMY else 34
             return [(float(i), cut(name, most)) for i, name in enumerate(axis.names)]
         values = ticks(scale, count)
-        return list(zip(values, texts(values, axis.unit), strict=True))
+        return list(zip(values, texts(values, axis.unit, scale.log), strict=True))
 
     def px(self, value: float) -> float:
         return self.left + self.x(value) * (self.right - self.left)
@@ -174,7 +174,7 @@ class _Drawing:
             self._mark(group, line.style, x, y)
         if line.label and self.width >= _ROOMY:
             place = self.right + 22, points[-1][1] + 4
-            self.labels.at_end(cut(line.name, 24), place, line.key, line.style)
+            self.labels.at_end(cut(line.name, 24), place, line.key, line.style, line.ends)
 
     def _spot(self, spot: Spot, area: Element) -> None:
         group = _arm(area, spot.key, spot.style, spot.tip or spot.name)
@@ -202,7 +202,7 @@ class _Drawing:
             place = {"x": label.x, "y": label.y, "text_anchor": label.anchor}
             group = add(self.root, "g", class_=f"label {css(label.style)}", data_arm=label.key)
             add(group, "text", label.text, **place)
-            if label.at_end:
+            if label.marked:
                 self._mark(group, label.style, label.x - 10, label.y - 4)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from progtrain.account import GROWTH
 from progtrain.boundary import grow
 from progtrain.data.sets import Batches
 from progtrain.errors import NothingToGrowError, settings_of
@@ -133,7 +134,7 @@ class Foresight:
             return 0.0
         steps = stage.trial.steps * (len(stage.candidates) + stage.trial.include_none)
         seconds = steps * (self.rows[-1].step_seconds or 0.0)
-        self.run.clock.charge(steps * self.run.step_flops, seconds)
+        self.run.clock.charge(GROWTH, steps * self.run.step_flops, seconds)
         return seconds
 
     def _grown(self, row: Row, stage: Stage) -> Row:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from progtrain.best import ranked
 from progtrain.clock import Moment, Unit
 from progtrain.report import units, words
+from progtrain.report.cost import told
 from progtrain.report.table import Table
 from progtrain.run import StopReason
 
@@ -148,6 +149,7 @@ class Files:
             "params": run.params,
             "flops": now.flops,
             "seconds": now.seconds,
+            "cost": told(run),
             "steps": now.step,
             "epochs": run.clock.epoch,
             "measured": {**run.spent.summary()} or self._measured,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from progtrain.best import ranked
 from progtrain.clock import Unit
 from progtrain.report.closing import MEASURED, best, pace
+from progtrain.report.cost import shares
 from progtrain.report.units import assigned, flops, metric, params, ratio, seconds
 from progtrain.run import Phase
 
@@ -207,6 +208,7 @@ def summary(run: Run) -> list[tuple[str, str]]:
             f"{flops(now.flops)} of training in {seconds(now.seconds)}, growing included;"
             f" {now.step:,} steps, {run.clock.epoch:.1f} epochs{speed(run)}",
         ),
+        *([("spent on", spent)] if (spent := shares(run)) else []),
         *([("speed", pace(run.spent.summary()))] if run.spent.measured else []),
     ]
 

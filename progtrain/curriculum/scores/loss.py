@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from progtrain.account import SCORES
 from progtrain.curriculum.view import View
 from progtrain.data.sets import mixed
 from progtrain.errors import require
@@ -49,7 +50,7 @@ class Loss:
             engine.scaler.load_state_dict(scaler)
         flops = reference.clock.now.flops - run.clock.now.flops
         flops += len(losses_N) * forward_flops(reference.model, run.probe.x)
-        run.clock.charge(flops, time.perf_counter() - begun)
+        run.clock.charge(SCORES, flops, time.perf_counter() - begun)
         return losses_N
 
     def _trained(self, run: Run, setup: Setup) -> Run:
