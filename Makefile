@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all smoke check format bench clean
+.PHONY: help install demo test test-all test-pairs smoke check format bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,10 @@ test: install ## Run the tests (a few minutes on two cores)
 	$(TESTS) -m "not slow"
 
 test-all: install ## Run the tests and the long ones
-	$(TESTS)
+	$(TESTS) -m "not exhaustive"
+
+test-pairs: install ## Run every pair of operator, warmup and transfer (35 minutes of CPU time)
+	$(TESTS) tests/test_compatibility.py
 
 smoke: install ## Run the options of every group on tiny budgets
 	$(BIN)/python tests/smoke.py

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Nonfinite,
         Planning,
         Proof,
+        Reporting,
         Stopping,
         Training,
     )
@@ -60,7 +61,7 @@ _START = {"width": 0.5, "depth": 0.5}
 _PARTS = (
     *("data", "curriculum", "growth", "warmup", "settle", "scheduler", "at_growth"),
     *("optimizer", "optimizer_state", "transfer", "hardware", "train", "stop", "proof"),
-    *("checkpoint", "mix", "loss", "nonfinite", "plan", "debug"),
+    *("checkpoint", "mix", "loss", "nonfinite", "report", "plan", "debug"),
 )
 resolvers.register()
 
@@ -141,6 +142,7 @@ class Parts:
     proof: Proof
     checkpoint: Checkpoints
     nonfinite: Nonfinite
+    report: Reporting
     plan: Planning
     debug: Debug
     task: str  # train, or plan

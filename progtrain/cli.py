@@ -19,7 +19,15 @@ from hydra.errors import CompactHydraException
 
 from progtrain import __version__
 from progtrain.checkpoint.lock import acquire
-from progtrain.command_line import directory, from_checkpoint, interrupted, job, resume
+from progtrain.command_line import (
+    compare,
+    directory,
+    from_checkpoint,
+    interrupted,
+    job,
+    resume,
+    study,
+)
 from progtrain.command_line.argv import Command, Mode, key_of, read
 from progtrain.command_line.check import Plan, check, hydra_problems, plan
 from progtrain.command_line.session import VERSION_BASE, conf_directory, given, opened
@@ -57,6 +65,10 @@ def _run(argv: Sequence[str]) -> int:
     command = read(argv)
     if command.mode is Mode.TEXT:
         return _text(command)
+    if compare.wanted(command):
+        return compare.run(command)
+    if study.wanted(command):
+        return study.run(command, _launch)
     if (task := from_checkpoint.wanted(command)) is not None:
         return from_checkpoint.run(command, task)
     command = _with_past(command)

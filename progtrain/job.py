@@ -11,7 +11,7 @@ from progtrain.best import ranked
 from progtrain.build import Parts
 from progtrain.checkpoint.best import BEST, write_best
 from progtrain.checkpoint.format import Checkpoint
-from progtrain.checkpoint.lock import acquire
+from progtrain.checkpoint.lock import RunLock, acquire
 from progtrain.checkpoint.prune import sweep
 from progtrain.checkpoint.read import latest
 from progtrain.checkpoint.write import write
@@ -37,7 +37,7 @@ from progtrain.report.plan import print_plan
 from progtrain.report.reporter import Reporter
 from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
-from progtrain.report.units import assigned
+from progtrain.report.units import assigned, one_line
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.signals import Signals, asked
@@ -45,9 +45,10 @@ from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_cla
 from progtrain.state import Tensors, differences, file_sizes, pack
 
 
-def train_job(parts: Parts, directory: Path) -> float:
+def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> float:
     """Train, grow and report in `directory`; the primary metric at the end.
 
+    `held` is the lock on the directory where the caller has it already; it is released.
     Raises `Interrupted` when a signal ended it (after a last checkpoint; `Ended` where there was
     nothing to store yet, or at a second signal), `FoundError`, `DivergedError`,
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
@@ -55,7 +56,7 @@ def train_job(parts: Parts, directory: Path) -> float:
     engine = parts.hardware.open()
     scarce = memory(directory, parts.train.batch_size)
     counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
-    with acquire(directory), scarce, asked() as signals, counted:
+    with held or acquire(directory), scarce, asked() as signals, counted:
         saved = _saved(parts, directory)
         parts = parts.debug.trimmed(parts)
         size = parts.train.batch_size * parts.train.accumulate
@@ -66,6 +67,8 @@ def train_job(parts: Parts, directory: Path) -> float:
             return float("nan")
         around = Around(directory, Anew(parts, batches, saved))
         reason = _trained(run, parts, engine, batches, saved, around, signals)
+        if parts.report.page:
+            _page(directory)
     if reason is StopReason.INTERRUPTED:
         again = _resume_command(parts, directory)
         raise Interrupted(signals.number, f"Continue with: {again}")
@@ -73,6 +76,17 @@ def train_job(parts: Parts, directory: Path) -> float:
     if signals.number:
         raise Interrupted(signals.number, "The run had come to its end, so nothing is lost.")
     return run.last_metric if run.last_metric is not None else float("nan")
+
+
+def _page(directory: Path) -> None:
+    """Write the run's page; a run that is over does not fail for it."""
+    from progtrain.page.run import write_run
+
+    try:
+        write_run(directory)
+    except Exception as error:
+        told = one_line(f"{type(error).__name__}: {error}")
+        print(f"warning: the run is complete, but its report.html is not: {told}", flush=True)
 
 
 def _saved(parts: Parts, directory: Path) -> Checkpoint | None:

@@ -179,6 +179,13 @@ class Planning:
 
 
 @dataclass(frozen=True)
+class Reporting:
+    """What a run leaves for people to look at when it is over."""
+
+    page: bool = True  # report.html: curves, growths, notes and settings, in one file
+
+
+@dataclass(frozen=True)
 class Proof:
     """What a growth must prove on a probe batch before it happens."""
 
@@ -221,3 +228,21 @@ class Exporting:
     def __post_init__(self) -> None:
         allowed = "one of " + ", ".join(EXPORTS)
         require(self.format in EXPORTS, "format", self.format, allowed)
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """How `task=compare` judges."""
+
+    margin: float | None = (
+        None  # that still counts as equal, in units of the metric; None: see conf
+    )
+    bootstrap: int = 2000  # draws of the means for the interval of S_eq
+    seed: int = 0  # of those draws
+
+    def __post_init__(self) -> None:
+        good = self.margin is None or (_number(self.margin) and self.margin >= 0)
+        hint = "null: a standard deviation between seeds, at least 0.005."
+        require(good, "margin", self.margin, "a finite number >= 0, or null", hint)
+        _at_least(self, "bootstrap", 200, "Fewer cannot tell where 95 % end.")
+        _at_least(self, "seed", 0)

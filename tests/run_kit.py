@@ -51,6 +51,7 @@ TINY = (
     "checkpoint.every=100%",
     "hardware=cpu",
     "hardware.threads=1",
+    "report.page=false",
 )
 
 

@@ -178,6 +178,7 @@ NEEDS |= {f"warmup={option}": warming(option, "3steps")[1:] for option in option
 SAME_BITS = {
     "hardware": "where a run computes; auto is cpu here, and gpu refuses (test_machine)",
     "experiment": "recipes: several options in one word (test_experiments)",
+    "study": "arms and seeds of many runs (test_study)",
     "monitor": "a warning changes nothing (test_monitors)",
     "debug": "looks, or makes another run on purpose (test_debug)",
     "metric": "evaluations count, and train nothing (test_metrics)",
@@ -761,5 +762,7 @@ def test_every_group_and_setting_is_tested() -> None:
         known = {*SETTINGS.get(file, ()), *SILENT.get(file, ())}
         wanted = set(leaves(yaml.safe_load((CONF / f"{file}.yaml").read_text())))
         wanted = {name for name in wanted if not name.startswith("hydra")}
-        if file not in FOLLOWS_CIFAR10 and not file.startswith(("hardware/", "experiment/")):
+        if file not in FOLLOWS_CIFAR10 and not file.startswith(
+            ("hardware/", "experiment/", "study/")
+        ):
             assert known == wanted, file

@@ -55,13 +55,15 @@ def test_the_page_is_what_the_code_does() -> None:
 
 
 def pairs() -> Iterator[Any]:
-    """Every operator with every warmup and transfer; a few of them are quick."""
+    """Every operator with every warmup and transfer; `make test-all` takes a third of them,
+    `make test` a few, `make test-pairs` all."""
     for group in compatibility.GROUPS:
         for operator in compatibility.names(group):
             for warmup in compatibility.names("warmup"):
                 for transfer in options("transfer"):
-                    some = hash_of(operator, warmup, transfer) % 80 == 0
-                    marks = [] if some else [pytest.mark.slow]
+                    place = hash_of(operator, warmup, transfer)
+                    marks = [] if place % 80 == 0 else [pytest.mark.slow]
+                    marks += [] if place % 80 == 0 or place % 3 == 0 else [pytest.mark.exhaustive]
                     yield pytest.param(group, operator, warmup, transfer, marks=marks)
 
 

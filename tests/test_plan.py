@@ -40,7 +40,10 @@ def test_a_task_that_does_not_exist_is_answered_with_the_nearest(
 ) -> None:
     assert progtrain(["task=plans"]) == 2
     told = capsys.readouterr().err
-    assert "train, plan, test, predict, inspect, export, got 'plans'. Did you mean 'plan'?" in told
+    assert (
+        "train, plan, test, predict, inspect, export, compare, got 'plans'. Did you mean 'plan'?"
+        in told
+    )
     assert progtrain(["-m", "task=plan", "seed=0,1"]) == 2
     assert "task=plan shows one job" in capsys.readouterr().err
 

@@ -28,11 +28,13 @@ from progtrain.metrics.names import TAKEN
 _LAST_SEED = 2**63 - 1
 TASKS = ("train", "plan")
 OF_CHECKPOINTS = ("test", "predict", "inspect", "export")  # what a stored network is looked at by
+COMPARE = "compare"  # what finished runs are looked at by
+_EVERY = (*TASKS, *OF_CHECKPOINTS, COMPARE)
 _NODES = (
     *("model", "data", "curriculum", "growth", "warmup", "transfer", "settle"),
     *("scheduler", "at_growth", "optimizer", "optimizer_state", "hardware"),
     *("train", "stop", "proof", "checkpoint", "mix", "loss", "nonfinite"),
-    *("predict", "export", "plan", "debug"),
+    *("predict", "export", "report", "plan", "compare", "debug"),
 )
 _HARMLESS = ("logging.", "hydra.", "hydra_plugins.", "colorlog.", "rich.")
 _SAMPLER = re.compile(r"optuna\.samplers\.[A-Z][A-Za-z]*Sampler")  # of hydra/sweeper=optuna
@@ -70,7 +72,7 @@ def check(session: Session, command: Command) -> None:
     if command.mode is Mode.SWEEP:
         problems += _sweep_problems(session, command, parsed)
     else:
-        problems += _job_problems(session, command, parsed)
+        problems += job_problems(session, command, parsed)
     if problems:
         raise ConfigError(report(problems))
 
@@ -131,11 +133,11 @@ def _sweep_problems(
     found: dict[int, list[str]] = {}
     for number, settings in jobs.items():
         overrides = [*shared, *(session.parse(text) for text in settings)]
-        found[number] = _job_problems(session, command, overrides)
+        found[number] = job_problems(session, command, overrides)
     yield from sweep.report(found, len(jobs))
 
 
-def _job_problems(session: Session, command: Command, overrides: Sequence[Override]) -> list[str]:
+def job_problems(session: Session, command: Command, overrides: Sequence[Override]) -> list[str]:
     """Problems of one job."""
     made = draft(session, overrides)
     problems = made.problems
@@ -148,6 +150,8 @@ def _job_problems(session: Session, command: Command, overrides: Sequence[Overri
     if command.config_dir is not None:
         problems += files.problems(Path(command.config_dir), overrides)
         problems += files.strangers(session, config)
+    if config.get("study") is not None and command.mode is not Mode.SHOW:
+        problems.append("study is for the command line: progtrain study=<name>.")
     problems += _top_level_problems(config)
     holes = dict(tree.unresolved(config))
     problems += [text for text in holes.values() if text]
@@ -201,10 +205,13 @@ def _top_level_problems(config: DictConfig) -> Iterator[str]:
     task = config.get("task")
     if task in OF_CHECKPOINTS:
         yield f"task={task} is for the command line: write task={task} checkpoint=<directory>."
+    elif task == COMPARE:
+        yield "task=compare is for the command line: write task=compare runs=<directory>."
     elif task not in TASKS:
-        near = did_you_mean(str(task), (*TASKS, *OF_CHECKPOINTS))
-        every = ", ".join((*TASKS, *OF_CHECKPOINTS))
-        yield f"task must be one of {every}, got {shown(task)}.{near}"
+        near = did_you_mean(str(task), _EVERY)
+        yield f"task must be one of {', '.join(_EVERY)}, got {shown(task)}.{near}"
+    if config.get("runs") is not None:
+        yield f"runs={shown(config.get('runs'))} is for task=compare, which reads it."
     seed = config.get("seed")
     drawn = seed is None
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= _LAST_SEED

@@ -14,11 +14,14 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from progtrain.checkpoint.lock import RunLock, acquire
 from progtrain.command_line import resume, told
 from progtrain.command_line.argv import key_of
 from progtrain.command_line.directory import holds_checkpoint
 from progtrain.command_line.recipes import release
 from progtrain.errors import BusyError, ConfigError, Interrupted, ProgtrainError, SettingError
+
+_STUDY = ".StudySweeper"
 
 
 def run(config: DictConfig) -> float:
@@ -33,16 +36,17 @@ def run(config: DictConfig) -> float:
     try:
         return _train(config, many)
     except Exception as error:
-        code = tell(error, f"job {_directory().name} failed: " if many else "error: ")
+        what = "is passed over" if isinstance(error, BusyError) else "failed"
+        code = tell(error, f"job {_name()} {what}: " if many else "error: ")
         stops = not many or isinstance(error, Interrupted)
         if not isinstance(error, BusyError | Interrupted):
             _leave_result(str(error) or type(error).__name__)
-        message = f"{type(error).__name__} in job {_directory().name}"
+        message = f"{type(error).__name__} in job {_name()}"
         traceback.clear_frames(error.__traceback__)
     gc.collect()
     if stops:
         raise SystemExit(code)
-    if not HydraConfig.get().sweeper._target_.endswith(".BasicSweeper"):
+    if not HydraConfig.get().sweeper._target_.endswith((".BasicSweeper", _STUDY)):
         raise CompactHydraException(message)
     return float("nan")
 
@@ -71,25 +75,38 @@ def _directory() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def _name() -> str:
+    """What a multirun calls the job: 3, or of a study the arm and the seed."""
+    root, place = Path(str(HydraConfig.get().sweep.dir)).absolute(), _directory().absolute()
+    return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
+
+
 def _train(config: DictConfig, many: bool) -> float:
+    directory = _directory()
+    if many:
+        _announce()
+    if config.get("resume") != "auto":
+        return _trained(config, directory, None)
+    if not many:
+        OmegaConf.update(config, "resume", holds_checkpoint(directory))
+        return _trained(config, directory, None)
+    with acquire(directory) as lock:  # from here on: another process may be about to do the job
+        done = _same_job(config, directory)
+        if done is not None:
+            print(f"job {_name()} is done already", flush=True)
+            return done
+        OmegaConf.update(config, "resume", holds_checkpoint(directory))
+        return _trained(config, directory, lock)
+
+
+def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float:
     from progtrain import build
     from progtrain.job import train_job
 
-    directory = _directory()
-    continues = config.get("resume") == "auto"
-    if continues:
-        OmegaConf.update(config, "resume", holds_checkpoint(directory))
-    if many:
-        _announce(directory)
-    if many and continues:
-        done = _same_job(config, directory)
-        if done is not None:
-            print(f"job {directory.name} is done already", flush=True)
-            return done
     parts = build.build(config)
     if parts.task != "plan":
         told.write_config(parts.config, directory)
-    return train_job(parts, directory)
+    return train_job(parts, directory, lock)
 
 
 def _release(config: DictConfig) -> None:
@@ -100,9 +117,10 @@ def _release(config: DictConfig) -> None:
     release(config, hydra.runtime.choices, [Path(source.path) for source in sources], typed)
 
 
-def _announce(directory: Path) -> None:
-    settings = " ".join(HydraConfig.get().overrides.task)
-    print(f"\njob {directory.name}: {printable(settings) or 'all defaults'}", flush=True)
+def _announce() -> None:
+    settings = " ".join(HydraConfig.get().overrides.task) or "all defaults"
+    of_study = HydraConfig.get().sweeper._target_.endswith(_STUDY)  # study.json has the settings
+    print(f"\njob {_name()}" + ("" if of_study else f": {printable(settings)}"), flush=True)
 
 
 def _same_job(config: DictConfig, directory: Path) -> float | None:
