@@ -60,16 +60,24 @@ def of_arm(arm: Arm, metric: str) -> str:
         return "another size that never grows"
     if arm.saving is None:
         at = _at_flops(arm.at_equal_flops, metric)
-        return f"no S_eq: {arm.saving_note}{f' {at}.' if at else ''}"
-    told = of_saving(arm.saving, metric)
-    fixed = arm.saving_fixed
+        told = f"no S_eq: {arm.saving_note}{f' {at}' if at else ''}".rstrip(".")
+    else:
+        told = of_saving(arm.saving, metric)
+    return f"{told}{_against_fixed(arm, metric)}"
+
+
+def _against_fixed(arm: Arm, metric: str) -> str:
+    """The best fixed size beside it, as the second half of a sentence."""
+    fixed, saved = arm.saving_fixed, arm.saving
     if fixed is None:
-        return told
+        return ""
     if fixed.high is not None and fixed.high < 0:
-        return f"{told}; but {of_saving(fixed, metric, ' than the best fixed size')}"
+        worse = saved is not None and saved.high is not None and saved.high < 0
+        joined = "and" if worse else "but"
+        return f"; {joined} {of_saving(fixed, metric, ' than the best fixed size')}"
     if fixed.low is not None and fixed.low > 0:
-        return f"{told}; beats the best fixed size as well (S_eq {_told(fixed)})"
-    return f"{told}; against the best fixed size S_eq {_told(fixed)}"
+        return f"; beats the best fixed size as well (S_eq {_told(fixed)})"
+    return f"; against the best fixed size S_eq {_told(fixed)}"
 
 
 def overall(arms: Sequence[Arm], metric: str, reasons: Sequence[Unfair]) -> str:
@@ -80,8 +88,23 @@ def overall(arms: Sequence[Arm], metric: str, reasons: Sequence[Unfair]) -> str:
         return "Nothing to judge: no arm grows."
     if not judged:
         why = next((arm.saving_note for arm in grown if arm.saving_note), "")
-        return f"No verdict on growing. {why or 'No grown run came to its end.'}"
+        told = f"No saving can be told. {_flops_alone(grown)}"
+        told += why or "No grown run came to its end."
+        return f"{told}{_beside_fixed(grown)}{_care(reasons)}"
     return f"{_counted(judged, metric)}{_beside_fixed(judged)}{_care(reasons)}"
+
+
+def _flops_alone(grown: Sequence[Arm]) -> str:
+    """How many arms differ at equal FLOPs, after the correction; where no S_eq can be read off."""
+    known = [d for arm in grown if (d := arm.at_equal_flops) and d.p_holm is not None]
+    if not known:
+        return ""
+    differ = [d.estimate.value for d in known if d.p_holm is not None and d.p_holm < 0.05]
+    if not differ:
+        return f"At equal FLOPs none of {len(known)} grown arms differs beyond chance. "
+    lower = sum(value < 0 for value in differ)
+    parts = [f"{n} {what}" for n, what in ((lower, "lower"), (len(differ) - lower, "higher")) if n]
+    return f"At equal FLOPs the metric is {' and '.join(parts)} in {len(known)} grown arms. "
 
 
 def _counted(judged: Sequence[Arm], metric: str) -> str:
@@ -92,9 +115,18 @@ def _counted(judged: Sequence[Arm], metric: str) -> str:
     if saves:
         best = max(saves, key=lambda arm: arm.saving.value if arm.saving else 0.0)
         assert best.saving is not None
-        others = f" It is the best of {len(judged)}: {_corrected(best)}." if len(judged) > 1 else ""
-        share = f" in {len(saves)} of {count}" if len(judged) > 1 else ""
-        return f"Growing paid{share}: {best.name} {of_saving(best.saving, metric)}.{others}"
+        told = of_saving(best.saving, metric)
+        if len(judged) == 1:
+            return f"Growing paid: {best.name} {told}."
+        if not _survives(best):
+            return (
+                f"No saving is shown: {best.name} {told}, but as the best of {len(judged)}"
+                f" {_corrected(best)}."
+            )
+        return (
+            f"Growing paid in {len(saves)} of {count}: {best.name} {told}. As the best of"
+            f" {len(judged)} {_corrected(best)}."
+        )
     if len(costs) == len(judged):
         best = max(costs, key=lambda arm: arm.saving.value if arm.saving else 0.0)
         assert best.saving is not None
@@ -106,12 +138,17 @@ def _counted(judged: Sequence[Arm], metric: str) -> str:
     return f"No saving is shown: {len(judged) - len(costs)} of {count} are {_NOT}{lost}."
 
 
-def _corrected(best: Arm) -> str:
+def _survives(best: Arm) -> bool:
     """Whether the difference at equal FLOPs survives the correction for many arms."""
+    difference = best.at_equal_flops
+    return difference is not None and difference.p_holm is not None and difference.p_holm < 0.05
+
+
+def _corrected(best: Arm) -> str:
     difference = best.at_equal_flops
     if difference is None or difference.p_holm is None:
         return "no test corrects for that"
-    survives = "survives" if difference.p_holm < 0.05 else "does not survive"
+    survives = "survives" if _survives(best) else "does not survive"
     return (
         f"its difference at equal FLOPs {survives} the correction for that"
         f" (p = {difference.p_holm:.2g} after Holm)"
