@@ -66,7 +66,14 @@ def _grid(comparison: Comparison, looks: Sequence[Look], one: str, other: str) -
     note = "A cell is the mean over its arms, which differ in other settings." if several else ""
     title = f"{comparison.metric} over {one} and {other}"
     return Heat(
-        "heat", title, one, other, rows, columns, cells, f"{note} Darker is better.".strip()
+        "heat",
+        title,
+        one,
+        other,
+        rows,
+        columns,
+        cells,
+        f"{note} The stronger the colour, the better.".strip(),
     )
 
 
