@@ -28,7 +28,8 @@ WITHIN = {  # an option in which a group is
     "curriculum/score": "curriculum=difficulty",
     "curriculum/pacing": "curriculum=difficulty",
 }
-OPTIONS = sorted(p.relative_to(CONF) for p in CONF.rglob("*.yaml") if p.name != "config.yaml")
+FILES = sorted(p.relative_to(CONF) for p in CONF.rglob("*.yaml") if p.name != "config.yaml")
+OPTIONS = [option for option in FILES if option.parent.name != "study"]  # those: test_study
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from progtrain.errors import CheckpointError, ConfigError
 _LARGEST = 1 << 20  # bytes of a YAML file that is read back
 _FOLLOWING = ("data.num_classes", "train.mode")  # stored as what they follow to be
 _OWN = ("resume", "plugins")  # never taken from a run directory
+_ASIDE = ("compare.", "runs", "predict.", "export.", "input")  # no run is another one by these
 _FIXED = ("seed", "model", "growth.start")  # what a checkpoint cannot follow
 
 
@@ -172,7 +173,8 @@ def changes(place: Path, config: Mapping[str, Any]) -> list[str]:
         known = before.get(setting)
         if after.get(setting, known) is None:  # it follows from others, wherever it is used
             after |= {n: known for n in after if after[n] is None and before.get(n) == known}
-    names = [name for name in {**before, **after} if name.split("[")[0] not in _OWN]
+    every = [name for name in {**before, **after} if name.split("[")[0] not in _OWN]
+    names = [name for name in every if not name.startswith(_ASIDE)]
     return [
         f"{name}: {shown(before.get(name))} -> {shown(after.get(name))}"
         for name in names
