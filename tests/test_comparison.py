@@ -129,6 +129,8 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     arm = grown_of(compare([lonely], None))
     assert arm.saving is None and "No from-scratch run has its final size" in arm.verdict
     far = only(tmp_path / "c", *range(5), *range(15, 30))  # 0.35 and 1.0 are far from 0.6
+    short = only(tmp_path / "h", *range(15), *range(25, 30))  # no baseline of 100 steps
+    assert grown_of(compare([short], None)).at_equal_steps is None
     assert "600 GFLOP" in reasons(far)["no_baseline_near"]
     assert (
         "model.width" in reasons(only(tmp_path / "d", *range(20), *range(25, 30)))["no_fixed_size"]

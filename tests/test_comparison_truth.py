@@ -89,6 +89,11 @@ def test_the_law_is_that_of_a_least_squares_fit_and_lines_are_an_isotonic_regres
     assert mine == pytest.approx(list(law(at, *fit)), abs=1e-5)
     back = [float(curve.cost(np.array([y]))[0]) for y in mine]
     assert back == pytest.approx(list(at), abs=1e-9)
+    steep = np.array([[0.4, 0.3, 0.2, 0.05]])  # lines would go below 0: a loss does not
+    low = frontier.fitted(chosen, steep, costs)
+    fit, _ = curve_fit(law, costs[0], steep[0], p0=[0.1, 0.2, 1], bounds=limits)
+    assert low.floor is not None and float(low.floor[0]) == pytest.approx(0, abs=1e-9)
+    assert list(low.losses[0]) == pytest.approx(list(law(costs[0], *fit)), abs=1e-4)
     bumpy = [sample(str(i), [y] * n, 10.0 ** (i + 1), range(n))
              for i, (y, n) in enumerate([(1.0, 2), (1.2, 5), (0.9, 3)])]  # fmt: skip
     lines = frontier.fitted(frontier.budgets(bumpy), *means(bumpy))
@@ -168,9 +173,12 @@ def test_beyond_the_budgets_there_is_no_saving_and_it_is_said() -> None:
     assert found is None and "Add a smaller budget" in note
     found, note = saving(arm, frontier.budgets(baselines[:1]), Draws())
     assert found is None and "two budgets" in note
-    noisy = [replace(b, losses=b.losses + 0.2 * np.arange(5)) for b in baselines]
-    found, note = saving(arm, frontier.budgets(noisy[2:]), Draws())
-    assert "measured budgets" in note if found else "budget" in note
+    near = replace(arm, losses=baselines[3].losses + 0.01 * np.array([1, -1, 2, -2, 0.5]))
+    found, note = saving(near, chosen, Draws())
+    assert found is not None and found.low is not None
+    wide = replace(near, losses=near.losses + 0.1 * np.array([1, -1, 2, -2, 0]))
+    found, note = saving(wide, chosen, Draws())
+    assert found is not None and found.high is None and "upper end" in note
     single = replace(arm, seeds=(0,), losses=arm.losses[:1], costs=arm.costs[:1])
     found, note = saving(single, chosen, Draws())
     assert found is not None and found.low is None and "one seed only of grown" in note

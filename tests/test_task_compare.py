@@ -32,6 +32,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "write", lambda told, path: path.write_text(told.verdict))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_the_table_the_verdict_and_the_files(
     command: Command, capsys: pytest.CaptureFixture[str]
