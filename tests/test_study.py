@@ -329,3 +329,12 @@ def test_a_job_that_another_process_holds_is_running(tmp_path: Path) -> None:
     with acquire(tmp_path / job.name):
         assert job.status(tmp_path) == "running" and not left([job], tmp_path, again=True)
     assert job.status(tmp_path) == "waiting" and left([job], tmp_path, again=True) == [job]
+
+
+def test_what_no_run_depends_on_makes_it_no_other_job(tmp_path: Path) -> None:
+    from progtrain.command_line.resume import changes
+
+    (tmp_path / "config.yaml").write_text("optimizer: {lr: 0.1}\n", encoding="utf-8")
+    later = {"optimizer": {"lr": 0.1}, "compare": {"seed": 3}, "runs": None}
+    assert changes(tmp_path, later) == []
+    assert changes(tmp_path, {**later, "optimizer": {"lr": 0.2}}) == ["optimizer.lr: 0.1 -> 0.2"]
