@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from run_kit import parts, resume, train
+from run_kit import parts, train
 
-from progtrain.account import Account
 from progtrain.clock import Clock, Duration, Step, Unit
 
 SCHEDULE = (

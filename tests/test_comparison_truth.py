@@ -55,9 +55,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [5, 3])
-def test_intervals_hold_the_truth_in_95_of_100_cases(n: int) -> None:
-    assert 0.93 <= coverage(500, n, 600) <= 0.97
+def test_intervals_hold_the_truth_in_95_of_100_cases() -> None:
+    """1500 cases gave 94.9 %; the error of 500 is 1 %."""
+    assert 0.93 <= coverage(500, 5, 600) <= 0.97
 
 
 def test_a_saving_is_recovered_and_a_seed_that_arms_share_cancels() -> None:
@@ -163,7 +163,7 @@ def test_beyond_the_budgets_there_is_no_saving_and_it_is_said() -> None:
     chosen = frontier.budgets(baselines)
     better = replace(arm, losses=arm.losses - 1)
     found, note = saving(better, chosen, Draws())
-    assert found is None and "Train the baseline longer" in note and "at least 5" in note
+    assert found is None and "Train from scratch longer" in note and "say 56% saved" in note
     found, note = saving(replace(arm, losses=arm.losses + 1), chosen, Draws())
     assert found is None and "Add a smaller budget" in note
     found, note = saving(arm, frontier.budgets(baselines[:1]), Draws())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from comparison_kit import FULL, Fake, world
 
 from progtrain import cli
+from progtrain.page import comparison as page
 
 Command = Callable[..., int]
 
@@ -24,6 +26,13 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     return lambda *argv: cli.run([str(word) for word in argv])
 
 
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page without plots, which take seconds."""
+    monkeypatch.setattr(page, "write", lambda told, path: path.write_text(told.verdict))
+
+
+@pytest.mark.usefixtures("plain")
 def test_the_table_the_verdict_and_the_files(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,6 +53,7 @@ def test_the_table_the_verdict_and_the_files(
     assert there["arms"][-1]["saving"]["value"] == stored["arms"][-1]["saving"]["value"]
 
 
+@pytest.mark.usefixtures("plain")
 def test_lists_and_patterns_and_the_file_of_a_multirun_that_stays(command: Command) -> None:
     world(Path("all/sweep"))
     Path("all/sweep/comparison.json").write_text('{"jobs": []}')
@@ -56,7 +66,8 @@ def test_lists_and_patterns_and_the_file_of_a_multirun_that_stays(command: Comma
     assert len(arm["runs"]) == 2
 
 
-def test_comparing_imports_no_torch(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_comparing_imports_no_torch_and_writes_the_page(tmp_path: Path) -> None:
     world(tmp_path / "runs")
     code = "import sys\nfrom progtrain import cli\n"
     code += "end = cli.run(['task=compare', 'runs=runs'])\nassert 'torch' not in sys.modules\n"
@@ -66,6 +77,8 @@ def test_comparing_imports_no_torch(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    verdict = json.loads((tmp_path / "runs" / "comparison.json").read_text())["verdict"]
+    assert html.escape(verdict) in (tmp_path / "runs" / "compare.html").read_text()
 
 
 @pytest.mark.parametrize(

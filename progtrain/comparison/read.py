@@ -139,7 +139,7 @@ def _run_of(
     if seed is None and job.settings.get(SEED, "").isdecimal():
         seed = int(job.settings[SEED])
     status, error = job.status, job.error
-    if not result and rows:
+    if rows and not (place / "result.json").exists():
         status, error = "interrupted", "It left no result.json: it still runs, or it was killed."
     return RunOf(
         folder=str(place),

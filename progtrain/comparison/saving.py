@@ -66,7 +66,7 @@ def _interval(
     if not missing:
         return low, high, ""
     ends = " and ".join(missing)
-    more = "more seeds, or baselines at further budgets, would tell"
+    more = "more seeds, or further budgets from scratch, would tell"
     told = f"The {ends} end of the interval lies beyond the measured budgets: {more}."
     return low, high, told
 
@@ -84,14 +84,14 @@ def _beyond(needed: float, cost: float, curve: Curve) -> str:
     low, high = curve.measured
     if needed > high:
         bound = 1 - np.exp(cost - high - np.log(REACH))
-        least = f"at least {bound:.0%} at the loss it reaches" if bound > 0 else "not measured"
+        least = f" The means alone would say {bound:.0%} saved at least." if bound > 0 else ""
         return (
-            f"No baseline comes near its loss (more than {REACH} times the largest budget):"
-            f" {least}. Train the baseline longer."
+            f"No run from scratch comes near its quality: that would take more than {REACH} times"
+            f" the largest budget.{least} Train from scratch longer."
         )
     bound = np.exp(cost - low + np.log(REACH)) - 1
-    more = f" It costs at least {bound:.0%} more compute." if bound > 0 else ""
+    most = f" The means alone would say {bound:.0%} more compute at least." if bound > 0 else ""
     return (
-        f"Its loss is worse than that of the smallest budget of the baseline (by more than"
-        f" {REACH} times less compute).{more} Add a smaller budget."
+        f"It is worse than the smallest budget from scratch, by more than {REACH} times less"
+        f" compute.{most} Add a smaller budget."
     )

@@ -95,14 +95,15 @@ def summary(value: Summary | None) -> str:
 
 
 def interval(estimate: Estimate | None, share: bool = False) -> str:
-    """`+0.0120 [0.0031, 0.0209]`, or in per cent."""
+    """`+0.0120 [+0.0031, +0.0209]`, or in per cent; `?` is an end that nobody knows."""
     if estimate is None:
         return units.MISSING
-    ends = [estimate.value, estimate.low, estimate.high]
-    known = [end for end in ends if end is not None]
-    small = max(abs(end) for end in known) < 1e-3
-    told = [_percent(end) if share else _signed(end, small) for end in known]
-    return told[0] if len(told) < 3 else f"{told[0]} [{told[1]}, {told[2]}]"
+    ends = estimate.value, estimate.low, estimate.high
+    small = max(abs(end) for end in ends if end is not None) < 1e-3
+    value, low, high = (
+        "?" if end is None else _percent(end) if share else _signed(end, small) for end in ends
+    )
+    return value if estimate.low is estimate.high is None else f"{value} [{low}, {high}]"
 
 
 def certainty(difference: Difference | None) -> str:

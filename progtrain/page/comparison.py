@@ -120,7 +120,7 @@ def _entry(look: Look) -> Entry:
     cells = (
         Cell(f"{done}/{len(arm.runs)}", done),
         Cell(summary(arm.quality), arm.quality.mean if arm.quality else None),
-        _saving(arm.saving, arm.saving_note),
+        _saving(arm.saving, "" if arm.saving_note in arm.verdict else arm.saving_note),
         _saving(arm.saving_fixed, ""),
         _difference(arm.at_equal_flops),
         _difference(arm.at_equal_seconds),

@@ -40,7 +40,7 @@ def _chart(comparison: Comparison, looks: Sequence[Look], by: str) -> Chart:
     unit = {"flops": "flops", "seconds": "number", "steps": "count"}
     return Chart(
         f"curve-{by}",
-        f"{comparison.metric} over {by}",
+        f"{comparison.metric} over {'FLOPs' if by == 'flops' else by}",
         Axis(label.get(by, name), unit[by], low=0.0),
         Axis(f"{comparison.metric} ({better})", low=low, high=high),
         tuple(lines),
@@ -54,7 +54,7 @@ def _line(look: Look, by: str, size: float, many: bool, told: str) -> Line | Non
     curves = [found for run in runs or look.arm.runs if (found := _curve(run, by, size))]
     if not curves:
         return None
-    grid = _grid(curves, _POINTS // 2 if many else _POINTS)
+    grid = _grid(curves, _POINTS if not many else _POINTS // 2 if look.shown else _POINTS // 4)
     values = np.array([np.interp(grid, *np.array(curve).T) for curve in curves])
     band: list[tuple[float, float, float]] = []
     if len(curves) > 1 and look.shown:

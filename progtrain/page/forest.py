@@ -78,9 +78,7 @@ def _chart(
             look.style,
             estimate.value,
             float(index),
-            (estimate.low, estimate.high)
-            if estimate.low is not None and estimate.high is not None
-            else None,
+            _ends(estimate),
             tip="; ".join(text for text in (f"{look.arm.name}: {told}", p) if text),
             note=told,
         )
@@ -91,6 +89,14 @@ def _chart(
     x, y = Axis(label), Axis("", names=names)
     zero = Rule(0.0, "no difference")
     return Chart(name, title, x, y, spots=tuple(spots), rules=(*shades, zero), note=cut)
+
+
+def _ends(estimate: Estimate) -> tuple[float, float] | None:
+    """Of the bar; an end that is not known is left out, and its text says `?`."""
+    if estimate.low is None and estimate.high is None:
+        return None
+    low, high = estimate.low, estimate.high
+    return estimate.value if low is None else low, estimate.value if high is None else high
 
 
 def _hundredfold(estimate: Estimate) -> Estimate:

@@ -79,9 +79,10 @@ def draw(heat: Heat, width: int, suffix: str = "") -> Element:
     most = 12 if width < 500 else 30
     names = [cut(row, most) for row in heat.rows]
     left = 12 + max(len(name) for name in [*names, cut(heat.down, most)]) * 6.6
-    each = (width - left) / len(heat.columns)
-    turned = max(len(name) for name in heat.columns) * 6.6 > each
-    top = 34.0 + (96.0 if turned else 16.0)
+    longest = min(max(len(name) for name in heat.columns), 18) * 6.6
+    turned = longest > (width - left) / len(heat.columns)
+    each = (width - left - (30 if turned else 0)) / len(heat.columns)
+    top = 34.0 + (0.77 * longest if turned else 16.0)
     root = svg.figure(f"{heat.name}{suffix}", heat.title, width, top + _HEIGHT * len(names) + 6)
     svg.add(root, "text", heat.across, class_="name", x=width, y=14, text_anchor="end")
     svg.add(root, "text", cut(heat.down, most), class_="name", x=2, y=top - 8)

@@ -52,7 +52,9 @@ class Labels:
         self._ends.append(Label(text, *at, "start", key, style, marked))
 
     def placed(self) -> Iterator[Label]:
-        yield from self._apart()
+        for label in self._apart():
+            self._taken.append(label.box)
+            yield label
         for label in self._beside:
             for other in _around(label):
                 if self._free(other):

@@ -17,7 +17,7 @@ _MUTED = "#5b6470"
 
 
 def save(chart: Chart, path: Path) -> None:
-    """Draw the chart into a PNG of 1800 pixels' width."""
+    """Draw the chart into a PNG of about 1500 pixels' width."""
     from matplotlib.figure import Figure
 
     rows = len(chart.y.names)
@@ -40,7 +40,7 @@ def save(chart: Chart, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    drawing.savefig(path, dpi=200, bbox_inches="tight")
+    drawing.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def save_heat(heat: Heat, path: Path) -> None:
@@ -65,7 +65,7 @@ def save_heat(heat: Heat, path: Path) -> None:
     axes.set_xlabel(plain(heat.across), color=_MUTED)
     axes.set_ylabel(plain(heat.down), color=_MUTED)
     axes.set_title(plain(cut(heat.title, 90)), loc="left", fontsize=11)
-    drawing.savefig(path, dpi=200, bbox_inches="tight")
+    drawing.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def plain(text: str) -> str:
@@ -83,6 +83,7 @@ def _look(style: Style) -> dict[str, Any]:
         "color": _colour(style),
         "linestyle": _DASHES[style.dash % len(_DASHES)],
         "linewidth": 0.7 if grey else 1.8,
+        "alpha": 0.6 if grey else 1.0,
         "zorder": 2 if grey else 3,
     }
 

@@ -186,7 +186,8 @@ class _Drawing:
             start, end = (self.py(end) for end in ends)
             add(group, "line", class_="error", x1=x, x2=x, y1=start, y2=end)
         self._mark(group, spot.style, x, y)
-        self.labels.occupy(x - 5, y - 5, x + 5, y + 5)
+        if spot.style.colour != GREY:
+            self.labels.occupy(x - 5, y - 5, x + 5, y + 5)
         if spot.label:
             self.labels.beside(cut(spot.name, 24), (x, y), spot.key, spot.style)
         if spot.note and self.width >= _ROOMY:

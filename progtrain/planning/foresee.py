@@ -11,6 +11,7 @@ from progtrain.account import GROWTH
 from progtrain.boundary import grow
 from progtrain.data.sets import Batches
 from progtrain.errors import NothingToGrowError, settings_of
+from progtrain.flops import check_flops
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import pass_over
 from progtrain.growth.life import first_phase, lengths
@@ -155,8 +156,10 @@ class Foresight:
         return replace(row, what=what, growth_seconds=took + rest, growth_memory=memory)
 
     def _counted_growth(self, row: Row, stage: Stage) -> Row:
-        before = self.rows[-1].held
+        before, host = self.rows[-1].held, self.run.model
         grown, self.run = self.counted_by(self.run, self.setup, stage)
+        checks = check_flops(host, grown.model, self.run.probe.x)
+        self.run.clock.charge(GROWTH, checks)
         event = self.run.events[-1]
         self.run.events[-1] = replace(event, phase=first_phase(lengths(self.setup, event)))
         memory = before.between + counted_held(self.run, self.setup).weights
