@@ -130,12 +130,16 @@ def test_a_question_does_not_change_after_the_first_answer(tmp_path: Path) -> No
 
 
 def with_every_setting_once(made: Declaration) -> Declaration:
-    """Its arms without those that combine what others have; each is checked in a second."""
+    """Its arms without those that combine what others have; each takes a second to check.
+
+    Of a larger version of another study one arm of each kind.
+    """
     seen, kept = set[str](), list[Any]()
     for each in made.arms:
-        if set(each.overrides) - seen:
+        own = {each.kind.value} if made.name.endswith("_gpu") else set(each.overrides)
+        if own - seen:
             kept.append(each)
-        seen |= set(each.overrides)
+        seen |= own
     return replace(made, arms=tuple(kept))
 
 
@@ -329,3 +333,12 @@ def test_a_job_that_another_process_holds_is_running(tmp_path: Path) -> None:
     with acquire(tmp_path / job.name):
         assert job.status(tmp_path) == "running" and not left([job], tmp_path, again=True)
     assert job.status(tmp_path) == "waiting" and left([job], tmp_path, again=True) == [job]
+
+
+def test_what_no_run_depends_on_makes_it_no_other_job(tmp_path: Path) -> None:
+    from progtrain.command_line.resume import changes
+
+    (tmp_path / "config.yaml").write_text("optimizer: {lr: 0.1}\n", encoding="utf-8")
+    later = {"optimizer": {"lr": 0.1}, "compare": {"seed": 3}, "runs": None}
+    assert changes(tmp_path, later) == []
+    assert changes(tmp_path, {**later, "optimizer": {"lr": 0.2}}) == ["optimizer.lr: 0.1 -> 0.2"]
