@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from progtrain.clock import Clock, Duration, Moment, Unit
 from progtrain.report.reporter import PlannedStage, Reporter
 from progtrain.report.words import Heading
-from progtrain.run import Event, Observation, Phase, Run, StopReason
+from progtrain.run import Event, Observation, Phase, Probe, Run, StopReason
 
 COMMAND = "progtrain resume=outputs/a  'x y'"
 HEADING = Heading(
@@ -43,7 +45,8 @@ class FakeLoss:
 def a_run(step: int = 400) -> Run:
     moment = Moment(step, step * 10, step * 6.4e6, step * 0.05)
     clock = Clock(Duration(800, Unit.STEP), 2000, moment)
-    return Run(7, clock, None, None, None, "val/accuracy", "max", 1042, 3.2e6)
+    probe = Probe(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long))
+    return Run(7, clock, None, None, probe, "val/accuracy", "max", 1042, 3.2e6)
 
 
 def an_event(run: Run, **changes: object) -> Event:

@@ -600,6 +600,7 @@ SILENT = {
         "parts": "a measurement changes no weight (test_monitors)",
     },
     "config": {
+        "report.page": "a page tells of a run (test_page_run)",
         "train.columns": "of the table of a multirun (test_metrics)",
         "train.answers": "says which head's figures are val/… (test_heads)",
         "train.ema": "an average beside the weights (test_average)",

@@ -39,7 +39,7 @@ class StandIn:
         self.calls: list[tuple[build.Parts, Path]] = []
         self.during: Callable[[build.Parts, Path], object] = lambda parts, directory: None
 
-    def __call__(self, parts: build.Parts, directory: Path) -> float:
+    def __call__(self, parts: build.Parts, directory: Path, held: object = None) -> float:
         self.calls.append((parts, directory))
         self.during(parts, directory)
         saved = directory / "checkpoints" / "step_00000001"

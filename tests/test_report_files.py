@@ -75,7 +75,10 @@ def test_rows_tell_how_a_growth_went_on(tmp_path: Path) -> None:
 def test_result_sums_the_run_up_and_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     files = Files(tmp_path, {"growth": "plateau"}, ["seed=7"])
     run = tell(files)
-    assert json.loads((tmp_path / "result.json").read_text()) == {
+    result = json.loads((tmp_path / "result.json").read_text())
+    cost = result.pop("cost")  # what is in it: test_account
+    assert cost["samples"] == 8000 and {*cost["flops"]} >= {"training", "growth", "lost"}
+    assert result == {
         "status": "done", "metric_name": "val/accuracy", "mode": "max", "metric": 0.9,
         "metrics": {"val/accuracy": 0.9}, "columns": [],
         "best_checkpoints": [],

@@ -257,7 +257,10 @@ def test_a_resume_of_a_finished_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def _result(directory: Path) -> dict[str, Any]:
-    return {k: v for k, v in json.loads((directory / "result.json").read_text()).items()}
+    result = json.loads((directory / "result.json").read_text())
+    del result["cost"]["uncharged"]["seconds"]  # storing goes on after the last checkpoint
+    del result["cost"]["peak_mib"]
+    return result
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "state.json", "MANIFEST.json"])

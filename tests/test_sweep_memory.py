@@ -18,7 +18,7 @@ def test_a_failed_job_lets_go_of_its_network_before_the_next_begins(
     networks: list[weakref.ref[torch.nn.Module]] = []
     alive: list[int] = []
 
-    def failing(parts: object, directory: Path) -> NoReturn:
+    def failing(parts: object, directory: Path, held: object) -> NoReturn:
         alive.append(sum(network() is not None for network in networks))
         network = torch.nn.Linear(3, 3)
         networks.append(weakref.ref(network))

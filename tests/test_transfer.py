@@ -23,6 +23,7 @@ from run_kit import Spy, branch, differences, parts, resume
 from run_kit import train as run_job
 from torch import Tensor, nn
 
+from progtrain.account import TEACHERS, TRAINING
 from progtrain.errors import ConfigError, GrowthError, SettingError
 from progtrain.growth.newborn import evaluate
 from progtrain.growth.operators.add_outputs import AddOutputs
@@ -253,20 +254,21 @@ def test_the_loss_that_is_logged_is_that_on_the_labels_and_the_rest_beside_it(
 
 def test_a_teacher_is_charged_exactly(tmp_path: Path) -> None:
     """Matrix products of the MLP: two FLOPs a weight and sample, and for each teacher forward."""
-    rows: list[tuple[float, float]] = []
+    rows: list[tuple[int, int]] = []
 
     def act(call: str, run: Run) -> None:
         if call == "stepped":
-            rows.append((run.clock.now.flops, float(len(run.teachers))))
+            spent = run.clock.account.flops
+            rows.append((spent.get(TRAINING, 0), spent.get(TEACHERS, 0)))
 
     made = parts(*GROWN, "transfer=progressive", "transfer.length=5steps")
     run = run_job(made, tmp_path, Spy(act), store=False).run
     assert not run.teachers
     small = run.events[0].flops_before
     sizes = [small] * 4 + [run.events[0].flops_after] * 6 + [run.events[1].flops_after] * 14
-    own = [sum(sizes[: i + 1]) * 8 for i in range(24)]
-    extra = [rows[i][0] - own[i] for i in range(24)]
-    steps = [b - a for a, b in zip([0.0, *extra], extra, strict=False)]
+    assert [own for own, _ in rows] == [sum(sizes[: i + 1]) * 8 for i in range(24)]
+    taught = [teachers for _, teachers in rows]
+    steps = [b - a for a, b in zip([0, *taught], taught, strict=False)]
     first, second = [forward(run, growth) for growth in (0, 1)]
     wanted = [0.0] * 4 + [8 * first] * 5 + [0.0] + [8 * second] * 5 + [0.0] * 9
     assert steps == wanted
