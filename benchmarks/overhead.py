@@ -3,9 +3,10 @@
     make bench        or        python benchmarks/overhead.py --rounds 31 --steps 100
 
 Both loops train the same model on the same data with the same batch size, optimizer and learning
-rate, in turns in one process; the ratio is taken round by round and its median printed. A growth
-is the whole transaction (trace, copy, edit, fill, checks on the probe batch, optimizer), without
-the two evaluations that report its effect, in units of one step of the network before it.
+rate, in turns in one process; the ratio is taken round by round and its median printed; `least` is
+the ratio of the quickest rounds, which neighbours on the same machine disturb least. A growth is
+the whole transaction (trace, copy, edit, fill, checks on the probe batch, optimizer), without the
+two evaluations that report its effect, in units of one step of the network before it.
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ def step_ratio(model: str, rounds: int, steps: int, seconds: Callable[[], float]
         median = statistics.median(ratios[name])
         spread = f"{min(ratios[name]):.3f} to {max(ratios[name]):.3f}"
         micro = statistics.median(times[name]) * 1e6
-        print(f"  {model:<7} {name:<10} {micro:9.0f} µs a step   × {median:.3f}   ({spread})")
+        least = min(times[name]) / min(times["hand"])
+        print(f"  {model:<7} {name:<10} {micro:9.0f} µs a step   × {median:.3f}   ({spread})"
+              f"   least × {least:.3f}")  # fmt: skip
     return statistics.median(times["progtrain"])
 
 

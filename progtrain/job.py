@@ -28,6 +28,7 @@ from progtrain.loggers.logger import Book
 from progtrain.machine import Machine
 from progtrain.memory import memory, require_space
 from progtrain.metrics import choosing
+from progtrain.page.leave import leave
 from progtrain.planning.task import foresee, write_plan
 from progtrain.report.diverged import diverged
 from progtrain.report.files import EVENTS, METRICS, Files, truncate
@@ -37,7 +38,7 @@ from progtrain.report.plan import print_plan
 from progtrain.report.reporter import Reporter
 from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
-from progtrain.report.units import assigned, one_line
+from progtrain.report.units import assigned
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.signals import Signals, asked
@@ -68,7 +69,7 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
         around = Around(directory, Anew(parts, batches, saved))
         reason = _trained(run, parts, engine, batches, saved, around, signals)
         if parts.report.page:
-            _page(directory)
+            leave(directory)
     if reason is StopReason.INTERRUPTED:
         again = _resume_command(parts, directory)
         raise Interrupted(signals.number, f"Continue with: {again}")
@@ -76,17 +77,6 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
     if signals.number:
         raise Interrupted(signals.number, "The run had come to its end, so nothing is lost.")
     return run.last_metric if run.last_metric is not None else float("nan")
-
-
-def _page(directory: Path) -> None:
-    """Write the run's page; a run that is over does not fail for it."""
-    from progtrain.page.run import write_run
-
-    try:
-        write_run(directory)
-    except Exception as error:
-        told = one_line(f"{type(error).__name__}: {error}")
-        print(f"warning: the run is complete, but its report.html is not: {told}", flush=True)
 
 
 def _saved(parts: Parts, directory: Path) -> Checkpoint | None:

@@ -234,9 +234,7 @@ class Exporting:
 class Comparing:
     """How `task=compare` judges."""
 
-    margin: float | None = (
-        None  # that still counts as equal, in units of the metric; None: see conf
-    )
+    margin: float | None = None  # that still counts as equal, in units of the metric
     bootstrap: int = 2000  # draws of the means for the interval of S_eq
     seed: int = 0  # of those draws
 

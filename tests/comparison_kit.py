@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-FLOOR, SCALE, POWER = 1.2, 0.5, 0.5  # loss = FLOOR + SCALE * (FLOPs / FULL) ** -POWER
-FULL = 1e12  # FLOPs of the whole budget
-BUDGETS = (0.35, 0.5, 0.7, 1.0)
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import intervals
 
-
-def loss_at(flops: float) -> float:
-    return FLOOR + SCALE * (flops / FULL) ** -POWER
+BUDGETS, FULL, loss_at = intervals.BUDGETS, intervals.FULL, intervals.loss_at
 
 
 @dataclass

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import page_kit
 import pytest
 from comparison_kit import BUDGETS, FULL, Fake, loss_at, world
 from rich.console import Console
 
+from progtrain.comparison import verdict
 from progtrain.comparison.compare import compare, to_json
-from progtrain.comparison.result import Arm, Comparison, Kind
+from progtrain.comparison.result import Arm, Comparison, Estimate, Kind
 from progtrain.errors import ConfigError
 from progtrain.report.comparison import print_comparison
 
@@ -57,6 +60,44 @@ def test_verdicts_of_what_does_not_pay(
     told = compare([world(tmp_path / "runs", saved=saved, noise=noise)], None)
     assert words in told.verdict
     assert "less compute" in told.verdict or "no saving is shown" in told.verdict
+
+
+def judged(*arms: Arm) -> str:
+    return verdict.overall(arms, "val/loss", ())
+
+
+def test_the_best_of_many_pays_only_where_the_correction_leaves_it() -> None:
+    """Six arms that do nothing have a best one, too."""
+    saved = page_kit.arm("best", Kind.GROWN, 0.95)  # saves 23 % [11, 34], p = 0.026 after Holm
+    assert saved.at_equal_flops is not None
+    lucky = replace(saved, at_equal_flops=replace(saved.at_equal_flops, p_holm=0.21))
+    other = replace(lucky, name="other", saving=Estimate(0.02, -0.1, 0.12))
+    assert judged(saved, other).startswith("Growing paid in 1 of 2 grown arms: best saves 23 %")
+    told = judged(lucky, other)
+    assert told.startswith("No saving is shown: best saves 23 %") and "p = 0.21 after Holm" in told
+    assert judged(lucky).startswith("Growing paid: best saves 23 %")  # nothing to correct for
+
+
+def test_without_a_price_the_verdict_is_that_at_equal_flops() -> None:
+    arm = page_kit.arm("one", Kind.GROWN, 0.95)
+    assert arm.at_equal_flops is not None
+    none = replace(arm, saving=None, saving_note="Add a budget.")
+    better = replace(none, at_equal_flops=replace(arm.at_equal_flops, estimate=Estimate(-0.1)))
+    unclear = replace(none, at_equal_flops=replace(arm.at_equal_flops, p_holm=0.4))
+    told = "No saving can be told. At equal FLOPs the metric is lower in 1 of 2 grown arms."
+    assert judged(better, unclear).startswith(told)
+    assert "none of 1 grown arms differs beyond chance. Add a budget." in judged(unclear)
+
+
+def test_both_yardsticks_stand_in_one_sentence() -> None:
+    arm = page_kit.arm("one", Kind.GROWN, 0.95)
+    costs, fixed = Estimate(-0.3, -0.5, -0.1), Estimate(-0.2, -0.3, -0.1)
+    both = verdict.of_arm(replace(arm, saving=costs, saving_fixed=fixed), "val/loss")
+    assert "more compute at equal loss; and costs 20 %" in both
+    one = verdict.of_arm(replace(arm, saving_fixed=fixed), "val/loss")
+    assert "saves 23 %" in one and "; but costs 20 %" in one
+    neither = replace(arm, saving=None, saving_note="No price.", saving_fixed=fixed)
+    assert "; but costs 20 %" in verdict.of_arm(neither, "val/loss")
 
 
 def test_accuracies_are_compared_the_other_way_round(tmp_path: Path) -> None:
@@ -156,6 +197,7 @@ def test_seeds_that_failed_or_count_twice_are_flagged(tmp_path: Path) -> None:
     place = changed(world(tmp_path / "a"), 29, result={"status": "failed", "error": "NaN"})
     assert "train.duration=100steps 1)" in reasons(place)["failed_runs"]
     assert grown_of(compare([place], None)).quality.n == 4  # type: ignore[union-attr]
+    assert "data_order" not in reasons(place)  # it was to see the same data
     (place / "3" / "result.json").unlink()
     told = compare([place], None)
     (lost,) = (run for run in told.arms[0].runs if run.status == "interrupted")

@@ -61,6 +61,17 @@ class Plan:
 
 def check(session: Session, command: Command) -> None:
     """Raise `ConfigError` with one report of all problems."""
+    parsed, problems = parsed_words(session, command)
+    if command.mode is Mode.SWEEP:
+        problems += _sweep_problems(session, command, parsed)
+    else:
+        problems += job_problems(session, command, parsed)
+    if problems:
+        raise ConfigError(report(problems))
+
+
+def parsed_words(session: Session, command: Command) -> tuple[list[Override], list[str]]:
+    """What of the command can be read, and what is wrong with the rest."""
     problems = list(command.problems)
     parsed: list[Override] = []
     for text in command.overrides:
@@ -69,12 +80,7 @@ def check(session: Session, command: Command) -> None:
                 parsed.append(session.parse(text))
         except ConfigError as error:
             problems.append(str(error))
-    if command.mode is Mode.SWEEP:
-        problems += _sweep_problems(session, command, parsed)
-    else:
-        problems += job_problems(session, command, parsed)
-    if problems:
-        raise ConfigError(report(problems))
+    return parsed, problems
 
 
 def plan(session: Session, command: Command) -> Plan:

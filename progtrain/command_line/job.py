@@ -20,6 +20,7 @@ from progtrain.command_line.argv import key_of
 from progtrain.command_line.directory import holds_checkpoint
 from progtrain.command_line.recipes import release
 from progtrain.errors import BusyError, ConfigError, Interrupted, ProgtrainError, SettingError
+from progtrain.page.leave import leave
 
 _STUDY = ".StudySweeper"
 
@@ -41,6 +42,8 @@ def run(config: DictConfig) -> float:
         stops = not many or isinstance(error, Interrupted)
         if not isinstance(error, BusyError | Interrupted):
             _leave_result(str(error) or type(error).__name__)
+            if OmegaConf.select(config, "report.page"):
+                leave(_directory())
         message = f"{type(error).__name__} in job {_name()}"
         traceback.clear_frames(error.__traceback__)
     gc.collect()

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from progtrain.clock import Duration, Unit
 from progtrain.command_line import directory, job, resume, sweepers, told
 from progtrain.command_line.argv import Command, Mode, key_of
-from progtrain.command_line.check import job_problems
+from progtrain.command_line.check import job_problems, parsed_words
 from progtrain.command_line.names import option_problem, setting_problem
 from progtrain.command_line.session import Session, given, opened
 from progtrain.command_line.values import shown
@@ -82,7 +82,9 @@ def run(command: Command, launch: Callable[[Command], int]) -> int:
 def _prepared(command: Command) -> _Prepared:
     """Everything that can be wrong is told here, before anything is written."""
     with opened(command) as session:
-        parsed = _parsed(session, command)
+        parsed, problems = parsed_words(session, command)
+        if problems:
+            raise ConfigError(report(problems))
         name, own = _named(session, parsed)
         raw: Any = OmegaConf.to_container(_composed(session, name, own), resolve=True)
         node: dict[str, Any] = raw
@@ -109,19 +111,6 @@ def _prepared(command: Command) -> _Prepared:
         f"hydra.sweeper.seeds=[{seeds}]",
     )
     return _Prepared(whole, listed, place, (*others, *sweeper), warnings)
-
-
-def _parsed(session: Session, command: Command) -> list[Override]:
-    problems, parsed = list(command.problems), list[Override]()
-    for text in command.overrides:
-        try:
-            if text not in command.misspelt:
-                parsed.append(session.parse(text))
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError(report(problems))
-    return parsed
 
 
 def _named(session: Session, parsed: Sequence[Override]) -> tuple[str, list[Override]]:

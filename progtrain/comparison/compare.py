@@ -20,10 +20,10 @@ from progtrain.comparison.read import Found, read_runs
 from progtrain.comparison.result import Arm, Comparison, Difference, Kind
 from progtrain.comparison.samples import CONFIDENCE, Sample
 from progtrain.comparison.saving import Draws, described, saving
-from progtrain.comparison.studies import Study
 from progtrain.errors import ConfigError
 from progtrain.report.outcomes import DONE
 from progtrain.report.units import assigned
+from progtrain.study.file import Study
 
 _LEAST = {"min": 0.005, "max": 0.002}  # of a margin: nats, and share of right answers
 _STEPS = 0.005  # share by which numbers of steps that count as equal may differ

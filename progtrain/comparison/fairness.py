@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from progtrain.clock import Duration
 from progtrain.comparison.arms import Group, same_size
 from progtrain.comparison.frontier import REACH
-from progtrain.comparison.read import Found, Study
+from progtrain.comparison.read import Found
 from progtrain.comparison.result import Kind, Unfair
 from progtrain.errors import ProgtrainError, SettingError
 from progtrain.report.outcomes import DONE
 from progtrain.report.units import flops
+from progtrain.study.file import Study
 
 _CONSTANT = ("constant", "cyclic")  # schedules that do not come down
 _DECAYED = 0.5  # share of its peak below which a learning rate has come down
@@ -156,8 +157,8 @@ def _order(groups: Sequence[Group]) -> Iterator[Unfair]:
     for group in groups:
         baselines = _baselines(group, groups) if group.kind is Kind.GROWN else []
         reasons: list[str] = []
-        seeds = {each.run.seed for each in group.done}
-        if group.done and any({e.run.seed for e in b.done} != seeds for b in baselines if b.done):
+        seeds = {each.run.seed for each in group.found}  # one that failed was to see them
+        if any({e.run.seed for e in b.found} != seeds for b in baselines):
             reasons.append("its seeds are others than those of its baseline")
         names = {name for b in baselines for name in _differing(group, b)}
         reasons += [f"{', '.join(sorted(names))} differ"] if names else []

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from progtrain.comparison.result import Growth, Kind, Row, RunOf
-from progtrain.comparison.studies import STUDY, Study, read_study
 from progtrain.errors import ConfigError
 from progtrain.report.outcomes import SEED, Job, read_job
+from progtrain.report.rows import number_in, read_object, read_rows, read_settings
+from progtrain.study.file import Study, read
 
 _NO_SETTINGS = ("resume", "task", "runs")  # of the command, not of the run
 _INSIDE = ("checkpoints", "plots")  # folders that hold no runs
@@ -93,17 +90,18 @@ def _study_of(place: Path, known: dict[Path, Study]) -> tuple[Path, Study] | Non
     """The study whose directory holds the run two levels up: `<study>/<arm>/seed_<n>`."""
     root = Path(os.path.abspath(place)).parent.parent
     if root not in known:
-        if not (root / STUDY).is_file():
+        study = read(root)
+        if study is None:
             return None
-        known[root] = read_study(root / STUDY)
+        known[root] = study
     return root, known[root]
 
 
 def _read(place: Path, of: tuple[Path, Study] | None) -> Found:
     job = read_job(place)
-    result = _object(place / "result.json")
-    events = list(_rows(place / "events.jsonl"))
-    rows = list(_rows(place / "metrics.jsonl"))
+    result = read_object(place / "result.json")
+    events = list(read_rows(place / "events.jsonl"))
+    rows = list(read_rows(place / "metrics.jsonl"))
     started = next((row for row in events if row.get("kind") == "started"), {})
     metric = job.metric_name or str(started.get("metric_name", ""))
     settings = {k: v for k, v in job.settings.items() if k not in _NO_SETTINGS and v != "None"}
@@ -135,7 +133,7 @@ def _run_of(
     events: Sequence[Mapping[str, object]],
     metric: str,
 ) -> RunOf:
-    seed = _number(result, SEED)
+    seed = number_in(result, SEED)
     if seed is None and job.settings.get(SEED, "").isdecimal():
         seed = int(job.settings[SEED])
     status, error = job.status, job.error
@@ -145,11 +143,11 @@ def _run_of(
         folder=str(place),
         seed=None if seed is None else int(seed),
         status=status,
-        quality=_number(result, "metric"),
-        flops=_number(result, "flops"),
-        seconds=_number(result, "seconds"),
-        steps=_number(result, "steps"),
-        params=_number(result, "params"),
+        quality=number_in(result, "metric"),
+        flops=number_in(result, "flops"),
+        seconds=number_in(result, "seconds"),
+        steps=number_in(result, "steps"),
+        params=number_in(result, "params"),
         rows=tuple(_curve(rows, metric)),
         growths=tuple(_growths(events, result)),
         error=error,
@@ -159,7 +157,7 @@ def _run_of(
 def _curve(rows: Sequence[Mapping[str, object]], metric: str) -> Iterator[Row]:
     for row in rows:
         step, flops, seconds, quality = (
-            _number(row, name) for name in ("step", "flops", "seconds", metric)
+            number_in(row, name) for name in ("step", "flops", "seconds", metric)
         )
         if None not in (step, flops, seconds, quality):
             assert step is not None and flops is not None
@@ -175,9 +173,9 @@ def _growths(
     each = [life for life in lives if isinstance(life, dict)] if isinstance(lives, list) else []
     undone = {life.get("index") for life in each if life.get("undone")}
     for row in events:
-        params = _number(row, "params_after")
+        params = number_in(row, "params_after")
         if row.get("kind") == "growth" and row.get("index") not in undone and params is not None:
-            step, flops, seconds = (_number(row, n) or 0.0 for n in ("step", "flops", "seconds"))
+            step, flops, seconds = (number_in(row, n) or 0.0 for n in ("step", "flops", "seconds"))
             yield Growth(str(row.get("stage", "")), int(step), flops, seconds, params)
 
 
@@ -195,7 +193,7 @@ def _uncharged(
     weights = settings.get("model.weights") or config.get("model.weights")
     if weights not in (None, "null", ""):
         return f"model.weights={weights}"
-    if (_number(started, "step") or 0) > 0 and not _number(started, "flops"):
+    if (number_in(started, "step") or 0) > 0 and not number_in(started, "flops"):
         return "a checkpoint of another run"
     return ""
 
@@ -203,7 +201,7 @@ def _uncharged(
 def _rates(rows: Sequence[Mapping[str, object]]) -> tuple[float, float] | None:
     """The largest learning rate and the last one, over all groups of parameters."""
     seen = [
-        [v for k in row if k.startswith("learning_rate/") and (v := _number(row, k)) is not None]
+        [v for k in row if k.startswith("learning_rate/") and (v := number_in(row, k)) is not None]
         for row in rows
     ]
     largest = [max(rates) for rates in seen if rates]
@@ -212,59 +210,11 @@ def _rates(rows: Sequence[Mapping[str, object]]) -> tuple[float, float] | None:
 
 def _peak(result: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> float | None:
     name, measured = "memory/peak_mib", result.get("measured")
-    told = _number(measured, name) if isinstance(measured, dict) else None
-    known = [v for row in rows if (v := _number(row, name)) is not None]
+    told = number_in(measured, name) if isinstance(measured, dict) else None
+    known = [v for row in rows if (v := number_in(row, name)) is not None]
     return told if told is not None else max(known, default=None)
 
 
 def _config(place: Path) -> dict[str, object]:
-    """Every setting by its full name, lists whole; nothing where the run has stored none."""
-    for path in (place / "config.yaml", place / ".hydra" / "config.yaml"):
-        try:
-            stored = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-        except (OSError, yaml.YAMLError, UnicodeDecodeError):
-            continue
-        return dict(_leaves(stored)) if isinstance(stored, dict) else {}
-    return {}
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
-
-
-def _leaves(node: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in node.items():
-        name = f"{path}.{key}" if path else str(key)
-        if isinstance(value, dict):
-            yield from _leaves(value, name)
-        else:
-            yield name, value
-
-
-def _object(path: Path) -> dict[str, object]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _rows(path: Path) -> Iterator[dict[str, object]]:
-    """Rows of a JSON-lines file; one that a power cut has halved is left out."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            yield row
-
-
-def _number(told: Mapping[str, object], name: str) -> float | None:
-    value = told.get(name)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    return None
+    """Every setting by its full name; nothing where the run has stored none."""
+    return read_settings(place / "config.yaml") or read_settings(place / ".hydra" / "config.yaml")

@@ -103,8 +103,9 @@ def _flops_alone(grown: Sequence[Arm]) -> str:
     if not differ:
         return f"At equal FLOPs none of {len(known)} grown arms differs beyond chance. "
     lower = sum(value < 0 for value in differ)
-    parts = [f"{n} {what}" for n, what in ((lower, "lower"), (len(differ) - lower, "higher")) if n]
-    return f"At equal FLOPs the metric is {' and '.join(parts)} in {len(known)} grown arms. "
+    counted = ((lower, "lower"), (len(differ) - lower, "higher"))
+    parts = [f"{what} in {n}" for n, what in counted if n]
+    return f"At equal FLOPs the metric is {' and '.join(parts)} of {len(known)} grown arms. "
 
 
 def _counted(judged: Sequence[Arm], metric: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from progtrain.report.rows import number, read_object, read_rows, read_settings
 
 _SECRET = re.compile(r"(?i)secret|passw|credential|api_?key|(^|[._+])(token|key)=")
 
@@ -66,11 +64,11 @@ class Past:
 
 def read(folder: Path) -> Past:
     """The run in `folder`; raises `FileNotFoundError` where nothing of a run is."""
-    rows, events = (tuple(_lines(folder / name)) for name in ("metrics.jsonl", "events.jsonl"))
-    result = _object(folder / "result.json")
-    if not (rows or events or result):
+    seen, events = (tuple(read_rows(folder / name)) for name in ("metrics.jsonl", "events.jsonl"))
+    result = read_object(folder / "result.json")
+    if not (seen or events or result):
         raise FileNotFoundError(f"{folder} holds no result.json, metrics.jsonl or events.jsonl.")
-    return Past(folder, result, rows, events, tuple(_settings(folder / "config.yaml")))
+    return Past(folder, result, seen, events, tuple(_settings(folder / "config.yaml")))
 
 
 def typed(past: Past) -> str:
@@ -79,50 +77,12 @@ def typed(past: Past) -> str:
     return " ".join(["progtrain", *(_masked(str(word)) for word in words)])
 
 
-def number(value: object) -> float | None:
-    """A finite number, or None."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good and isinstance(value, int | float) else None
-
-
 def _masked(word: str) -> str:
     key, sign, _ = word.partition("=")
     return f"{key}=***" if sign and _SECRET.search(f"{key}=") else word
 
 
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of a file; one that was cut short is left out."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            yield row
-
-
-def _object(path: Path) -> Mapping[str, Any]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
 def _settings(path: Path) -> Iterator[tuple[str, str]]:
-    """Every setting by its full name."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return
-    yield from _leaves(tree, "")
-
-
-def _leaves(node: object, name: str) -> Iterator[tuple[str, str]]:
-    if isinstance(node, dict) and node:
-        for key, inner in node.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    elif name:
-        yield name, "null" if node is None else str(node)
+    """Every setting by its full name, in words."""
+    for name, value in read_settings(path).items():
+        yield name, "null" if value is None else str(value)

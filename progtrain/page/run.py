@@ -9,8 +9,9 @@ from typing import Any
 
 from progtrain.page import run_charts
 from progtrain.page.document import HALF, document, figure
-from progtrain.page.past import Past, number, read, typed
+from progtrain.page.past import Past, read, typed
 from progtrain.report import units
+from progtrain.report.rows import number
 
 NAME = "report.html"
 _TOLD = 300  # notes and findings that are shown, the last ones

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from progtrain.page.chart import COLOURS, Axis, Chart, Line, Rule, Style
-from progtrain.page.past import Past, number
+from progtrain.page.past import Past
 from progtrain.page.scale import wide
+from progtrain.report.rows import number
 
 _STEPS = Axis("optimizer steps", "count", low=0.0)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from progtrain.comparison import verdict
 from progtrain.comparison.result import Arm, Comparison, Difference, Estimate, Kind, Summary
 from progtrain.report import units
+from progtrain.report.narrow import fitting, plain_console
 
 # what the table may lose, first to last, on a terminal that is too narrow for it
 _EXPENDABLE = (
@@ -27,7 +26,6 @@ _EXPENDABLE = (
     "FLOPs",
     "kind",
 )
-_WIDE = 100_000  # no terminal: as wide as the table needs
 _STYLES = {Kind.GROWN: "bold", Kind.BASELINE: "", Kind.FIXED: "dim"}
 
 
@@ -35,17 +33,12 @@ def print_comparison(
     comparison: Comparison, files: Sequence[Path] = (), console: Console | None = None
 ) -> None:
     """Print it; `files` are those that hold it, named at the end."""
-    console = console or _console()
+    console = console or plain_console()
     with console.capture() as capture:
         console.print(Text(f"{comparison.title}  ({_about(comparison)})", style="bold"))
         _print_table(console, [_row(arm, comparison) for arm in comparison.arms], comparison)
         _print_lines(console, comparison, files)
     print(units.encodable(capture.get(), console.encoding), end="", file=console.file, flush=True)
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else _WIDE
-    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def _about(comparison: Comparison) -> str:
@@ -74,21 +67,14 @@ def _row(arm: Arm, comparison: Comparison) -> dict[str, str]:
 
 def _print_table(console: Console, rows: Sequence[dict[str, str]], comparison: Comparison) -> None:
     """The rows in as many columns as the console holds."""
-    columns = list(rows[0])
-    left_out = [n for n in columns if all(row[n] == units.MISSING for row in rows)]
-    columns = [name for name in columns if name not in left_out]
-    width, unbounded, narrow = console.width, console.options.update(max_width=_WIDE), list[str]()
-    for name in _EXPENDABLE:
-        table = _table(rows, columns, comparison)
-        if Measurement.get(console, unbounded, table).maximum <= width:
-            break
-        if name in columns:
-            columns.remove(name)
-            narrow.append(name)
+    told = [n for n in rows[0] if any(row[n] != units.MISSING for row in rows)]
+    columns, narrow = fitting(
+        console, told, _EXPENDABLE, lambda kept: _table(rows, kept, comparison)
+    )
     console.print(_table(rows, columns, comparison))
     if narrow:
-        told = f"Left out for width: {', '.join(narrow)}; the JSON file has all."
-        console.print(Text(told, style="dim"))
+        words = f"Left out for width: {', '.join(narrow)}; the JSON file has all."
+        console.print(Text(words, style="dim"))
 
 
 def _table(rows: Sequence[dict[str, str]], columns: Sequence[str], comparison: Comparison) -> Table:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from progtrain.report import units
 from progtrain.report.files import strict
+from progtrain.report.narrow import fitting, plain_console
 from progtrain.report.outcomes import (
     DONE,
     SEED,
@@ -31,13 +30,12 @@ from progtrain.report.outcomes import (
 
 # what a table may lose, first to last, on a terminal that is too narrow for it
 _EXPENDABLE = ("seconds", "best", "growths", "FLOPs")
-_WIDE = 100_000  # no terminal: as wide as the table needs
 _FIGURES = ("metric_name", "metric", "best_metric", "growths", "params", "flops", "seconds")
 
 
 def print_comparison(sweep_dir: Path, console: Console | None = None) -> None:
     """Print the jobs of a multirun side by side; write `comparison.json` and `comparison.csv`."""
-    console = console or _console()
+    console = console or plain_console()
     jobs = read_jobs(sweep_dir)
     names = varying(jobs)
     unseeded = [name for name in names if name != SEED]
@@ -56,11 +54,6 @@ def print_comparison(sweep_dir: Path, console: Console | None = None) -> None:
     print(units.encodable(capture.get(), console.encoding), end="", file=console.file, flush=True)
     _write_json(sweep_dir, jobs, names, groups, unseeded, sentence)
     _write_csv(sweep_dir, jobs, names)
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else _WIDE
-    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def _job_rows(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, str]]:
@@ -104,15 +97,10 @@ def _spread_rows(groups: Sequence[Spread], names: Sequence[str]) -> list[dict[st
 
 def _print_table(console: Console, rows: Sequence[dict[str, str]], winners: frozenset[str]) -> None:
     """The rows in as many columns as the console holds; nothing is cut inside a cell."""
-    columns = list(rows[0]) if rows else ["job"]
-    left_out: list[str] = []
-    width, unbounded = console.width, console.options.update(max_width=_WIDE)
-    for name in _EXPENDABLE:
-        if Measurement.get(console, unbounded, _table(rows, columns, winners)).maximum <= width:
-            break
-        if name in columns:
-            columns.remove(name)
-            left_out.append(name)
+    columns, left_out = fitting(
+        console, list(rows[0]) if rows else ["job"], _EXPENDABLE,
+        lambda kept: _table(rows, kept, winners),
+    )  # fmt: skip
     console.print(_table(rows, columns, winners))
     if winners:
         console.print(Text("* best final metric", style="dim"))

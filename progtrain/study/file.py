@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from progtrain.errors import CheckpointError, ConfigError
+from progtrain.comparison.result import Kind
+from progtrain.errors import ConfigError
 
 NAME = "study.json"
 
@@ -36,19 +37,29 @@ class Study:
     arms: tuple[Told, ...]
     command: str
 
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """By arm, in the order declared."""
+        return {arm.name: Kind(arm.kind) for arm in self.arms}
+
 
 def read(directory: Path) -> Study | None:
-    """The study in a directory, or None; raises `CheckpointError` for a damaged file."""
+    """The study in a directory, or None; raises `ConfigError` for a damaged file."""
     path = directory / NAME
     try:
         told: Any = json.loads(path.read_text(encoding="utf-8"))
         arms = tuple(Told(a["name"], a["kind"], tuple(a["overrides"])) for a in told["arms"])
         stored: dict[str, Any] = {**told, "arms": arms, "seeds": tuple(told["seeds"])}
-        return Study(**stored)
+        study = Study(**stored)
+        _ = study.kinds  # raises where one is no kind
+        return study
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not what progtrain wrote: {error}.") from error
+        raise ConfigError(
+            f"{path} cannot be read as a study ({type(error).__name__}: {error}). Move it away and"
+            " give the study's command again, or move its runs out of there."
+        ) from error
 
 
 def write(study: Study, directory: Path) -> None:
