@@ -126,7 +126,7 @@ def refuse(run: Run, setup: Setup, metrics: Mapping[str, float]) -> None:
         return
     text = f"{', '.join(bad)} at step {run.clock.step} is not finite."
     if setup.nonfinite.policy == "raise":
-        raise DivergedError(f"{text} The last checkpoint is older and whole.")
+        raise DivergedError(text)  # report/diverged.py adds which checkpoint is whole
     setup.reporter.found(run, "nonfinite", text, None)
 
 

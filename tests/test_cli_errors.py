@@ -161,8 +161,11 @@ VALUES = {
     ),
     "9 nan": ("optimizer.lr=nan", "optimizer.lr must be a finite number, got nan."),
     "9 inf": ("optimizer.lr=inf", "optimizer.lr must be a finite number, got inf."),
-    "9 negative": ("optimizer.lr=-0.1", "optimizer.lr must be a finite number > 0, got -0.1."),
-    "9 zero": ("optimizer.lr=0", "optimizer.lr must be a finite number > 0, got 0."),
+    "9 negative": (
+        "optimizer.lr=-0.1",
+        "optimizer.lr must be a number > 0 and below 1e6, got -0.1.",
+    ),
+    "9 zero": ("optimizer.lr=0", "optimizer.lr must be a number > 0 and below 1e6, got 0."),
     "10 cut": ("optimizer.lr=1e", "optimizer.lr must be a finite number, got '1e'."),
     "10 decimal comma": (
         "optimizer.lr=0,1",

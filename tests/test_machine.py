@@ -20,7 +20,13 @@ from progtrain.checkpoint.read import latest
 from progtrain.clock import Clock, Duration, Moment
 from progtrain.contracts import Operator
 from progtrain.data.sets import Batches, Normalise, Sets, Split
-from progtrain.errors import ConfigError, DivergedError, EnvironmentProblem, GrowthError
+from progtrain.errors import (
+    ConfigError,
+    DivergedError,
+    EnvironmentProblem,
+    GrowthError,
+    SettingError,
+)
 from progtrain.growth.schedule import At, Schedule
 from progtrain.growth.triggers import Every, Plateau
 from progtrain.run import Event, Observation, Phase, Run
@@ -185,6 +191,8 @@ def test_less_is_better_where_the_mode_is_min() -> None:
 
 def test_a_slow_rise_is_a_plateau_only_where_a_threshold_is_set() -> None:
     rising, falling_back = [0.5, 0.51, 0.52], [0.5, 0.9, 0.6]
+    with pytest.raises(SettingError, match="set patience to 2"):
+        Plateau(patience=1, threshold=0.05)  # it would never be looked at
     assert Plateau(patience=2, threshold=0.05).due(seen(rising))
     assert not Plateau(patience=2, threshold=0.01).due(seen(rising))
     assert not Plateau(patience=2).due(seen(falling_back)), "the window holds a new best"

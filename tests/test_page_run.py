@@ -10,6 +10,7 @@ import pytest
 from run_kit import parts, train
 from test_page import HOSTILE, SVG, Page, drawing
 
+from progtrain import cli
 from progtrain.page import run as page
 from progtrain.page.past import Past, read, typed
 from progtrain.page.run_charts import charts
@@ -186,6 +187,23 @@ def test_a_run_writes_its_page(tmp_path: Path) -> None:
     assert len([row for row in found.rows if len(row) == 14]) == 1 + len(result["growth_lives"])
     train(parts(), tmp_path / "bare")
     assert not (tmp_path / "bare" / page.NAME).exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_leaves_a_page_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["progtrain"])
+    words = ["data=synthetic", "data.samples=64", "model=mlp", "train.duration=20steps"]
+    words += [
+        "train.batch_size=32",
+        "optimizer=sgd",
+        "optimizer.lr=9e5",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
+    assert cli.run(words) == 3
+    told = " ".join(Page((tmp_path / "run" / page.NAME).read_text(encoding="utf-8")).words)
+    assert "failed" in told and "is not finite" in told
 
 
 @pytest.mark.slow

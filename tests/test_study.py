@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import random
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -163,6 +164,15 @@ def test_a_study_that_ships_is_fair(name: str) -> None:
     assert len(made.seeds) >= 5 and any(each.kind is Kind.FIXED for each in made.arms)
     head = (study_yaml(name)).read_text(encoding="utf-8")
     assert head.startswith("# ") and f"#   progtrain study={name}\n" in head.replace(" 'data", "\n")
+
+
+def test_the_page_counts_the_jobs_of_every_study() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "studies.md").read_text(encoding="utf-8")
+    told = {name: (int(arms), int(seeds)) for name, arms, seeds in
+            re.findall(r"^\| `(\w+)` \|.*\| (\d+) × (\d+) \|$", page, re.MULTILINE)}  # fmt: skip
+    made = {name: declared(_loaded(name), name) for name in options("study")}
+    small = {n: (len(m.arms), len(m.seeds)) for n, m in made.items() if not n.endswith("_gpu")}
+    assert told == small
 
 
 def study_yaml(name: str) -> Path:

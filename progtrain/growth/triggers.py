@@ -57,6 +57,9 @@ class Plateau:
         require(self.patience >= 1, "patience", self.patience, "a whole number >= 1")
         require(self.min_delta >= 0, "min_delta", self.min_delta, "a number >= 0")
         require(self.threshold >= 0, "threshold", self.threshold, "a number >= 0")
+        slope = self.threshold == 0 or self.patience > 1
+        hint = "One observation has no slope: set patience to 2 or more."
+        require(slope, "threshold", self.threshold, "0 where patience is 1", hint)
 
     def due(self, run: Run) -> str | None:
         patience = max(1, round(self.patience * remedies.patience(run)))

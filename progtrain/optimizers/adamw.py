@@ -70,7 +70,7 @@ class AdamW:
     )  # by name: optimizers/group.py
 
     def __post_init__(self) -> None:
-        require(0 < self.lr < 1e6, "lr", self.lr, "a finite number > 0")
+        require(0 < self.lr < 1e6, "lr", self.lr, "a number > 0 and below 1e6")
         require(0 <= self.beta1 < 1, "beta1", self.beta1, "in [0, 1)")
         require(0 <= self.beta2 < 1, "beta2", self.beta2, "in [0, 1)")
         require(0 < self.eps < 1, "eps", self.eps, "in (0, 1)")

@@ -36,10 +36,10 @@ class Muon:
     )  # by name: optimizers/group.py
 
     def __post_init__(self) -> None:
-        require(0 < self.lr < 1e6, "lr", self.lr, "a finite number > 0")
+        require(0 < self.lr < 1e6, "lr", self.lr, "a number > 0 and below 1e6")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "in [0, 1)")
-        require(0 < self.adamw_lr < 1e6, "adamw_lr", self.adamw_lr, "a finite number > 0")
+        require(0 < self.adamw_lr < 1e6, "adamw_lr", self.adamw_lr, "a number > 0 and below 1e6")
         own(self.groups)
 
     def build(self, parameters: Mapping[str, nn.Parameter], sliced: frozenset[str]) -> OptimizerSet:

@@ -26,7 +26,7 @@ class SGD:
     )  # by name: optimizers/group.py
 
     def __post_init__(self) -> None:
-        require(0 < self.lr < 1e6, "lr", self.lr, "a finite number > 0")
+        require(0 < self.lr < 1e6, "lr", self.lr, "a number > 0 and below 1e6")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         ok = not self.nesterov or self.momentum > 0
         require(ok, "nesterov", self.nesterov, "false where momentum is 0")

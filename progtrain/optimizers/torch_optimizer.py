@@ -51,7 +51,7 @@ class TorchOptimizer:
         hint = did_you_mean(self.name, names()).strip()
         allowed = f"one of {', '.join(names())}"
         require(self.name in names(), "name", f"{self.name}{reason}", allowed, hint)
-        require(0 < self.lr < 1e6, "lr", self.lr, "a finite number > 0")
+        require(0 < self.lr < 1e6, "lr", self.lr, "a number > 0 and below 1e6")
         require(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "in [0, 1)")
         own(self.groups)
         try:
