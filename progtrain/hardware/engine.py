@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from progtrain.errors import EnvironmentProblem, require
+from progtrain.hardware.group import Group
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.withheld import Withheld, step_unless
 
@@ -37,8 +38,10 @@ def check(precision: str, threads: int | None) -> None:
 class Engine:
     """One device; holds the loss scaler of fp16, whose state is part of a checkpoint."""
 
-    def __init__(self, device: torch.device, settings: Settings) -> None:
-        self.device, self.settings = device, settings
+    def __init__(
+        self, device: torch.device, settings: Settings, group: Group | None = None
+    ) -> None:
+        self.device, self.settings, self.group = device, settings, group or Group()
         _check_precision(device, settings.precision)
         if settings.threads:
             torch.set_num_threads(settings.threads)
