@@ -8,7 +8,6 @@ reduced (`reduced`), and what must be equal anyway is compared (`agree`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
