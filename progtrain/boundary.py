@@ -27,6 +27,7 @@ from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
 from progtrain.growth.together import together
 from progtrain.growth.transaction import transact
+from progtrain.hardware.shards import whole
 from progtrain.monitors.measurer import measured, remember
 from progtrain.nonfinite import refuse
 from progtrain.run import Event, Observation, Run, Stage, StopReason
@@ -170,7 +171,9 @@ def _storing(run: Run, setup: Setup) -> Generator[None]:
 def _note_losses(run: Run, loss: Tensor) -> None:
     """Note the loss that a resumed run may have to report; raises `DivergedError`."""
     value = float(loss)
-    _refuse_divergence(run, [value, *(float(p.detach().sum()) for p in run.model.parameters())])
+    _refuse_divergence(
+        run, [value, *(float(whole(p.detach().sum())) for p in run.model.parameters())]
+    )
     run.memory[_LOSS] = value
     run.memory.pop(_DISTILLED, None)
     if run.distilled is not None:

@@ -42,7 +42,8 @@ from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
 from progtrain.report.units import assigned
 from progtrain.run import Json, Run, StopReason
-from progtrain.setup import Save, SaveBest, no_best
+from progtrain.setup import Save, SaveBest
+from progtrain.sharding import spread
 from progtrain.signals import Signals, asked
 from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
 from progtrain.state import Tensors, differences, file_sizes, pack
@@ -122,6 +123,7 @@ def _trained(
         stages = plan(run, setup)
         if engine.group.first:
             require_space(directory, stages)
+        spread(run, engine, parts.optimizer)
         signals.patient = True
         reports.started(run, stages)
         of_data = () if saved else (*parts.notes, *batches.sets.notes)
@@ -163,7 +165,8 @@ def _savers(
 ) -> tuple[Save, SaveBest]:
     """What stores a run in its directory, as the newest and as one of the best."""
     if files is None:
-        return (lambda run: None), no_best
+        part = partial(_take_part, engine)
+        return part, part
     data, folder = fingerprint(batches.sets), directory / "checkpoints"
     inputs = Inputs.of(batches.sets, parts.data.shape, num_classes(parts)).to_json()
 
@@ -179,6 +182,12 @@ def _savers(
         write_best(folder, name, run.clock.step, *content(run), kept)
 
     return save, save_best
+
+
+def _take_part(engine: Engine, run: Run, name: str = "") -> None:
+    """Another process stores the run: give it this one's shards, where there are any."""
+    if engine.shards is not None:
+        pack(run, engine, {}, "")
 
 
 def _places(parts: Parts, book: Book) -> list[str]:

@@ -34,6 +34,7 @@ from progtrain.limits import fruitless, reached
 from progtrain.monitors.finding import Occasion
 from progtrain.run import Event, Run, Stage, StopReason
 from progtrain.setup import Setup
+from progtrain.sharding import as_whole
 from progtrain.stepper import Stepper, trained
 from progtrain.watch import close_ways_back
 
@@ -120,7 +121,13 @@ class Machine:
     def _grow(self) -> State:
         self.stepper.settle()
         with self.run.spent.of(GROWTH):
-            return self._grow_stage()
+            self.stepper.controls.lift()
+            with as_whole(self.run, self.setup):
+                self.stepper.renew()
+                state = self._grow_stage()
+                self.stepper.controls.lift()
+            self.stepper.renew()
+            return state
 
     def _grow_stage(self) -> State:
         assert self._stage is not None

@@ -20,6 +20,7 @@ from torch import Tensor
 from progtrain.clock import Moment
 from progtrain.curriculum.seen import drawn
 from progtrain.errors import DivergedError
+from progtrain.hardware.shards import local
 from progtrain.run import Json, Run
 from progtrain.setup import Setup
 from progtrain.withheld import Withheld, nonfinite
@@ -132,7 +133,7 @@ def refuse(run: Run, setup: Setup, metrics: Mapping[str, float]) -> None:
 
 def finite_weights(run: Run) -> bool:
     """Whether every parameter is finite; waits for the device."""
-    return not bool(nonfinite([p.detach() for p in run.optimizer.parameters.values()]))
+    return not bool(nonfinite([local(p.detach()) for p in run.optimizer.parameters.values()]))
 
 
 def told(run: Run, taken: Taken) -> str:
@@ -155,7 +156,7 @@ def facts(run: Run, setup: Setup, taken: Taken) -> dict[str, Json]:
     )
     source = setup.batches.sets.train.source
     gradients = {n: p.grad for n, p in run.optimizer.parameters.items() if p.grad is not None}
-    bad: list[Json] = [n for n, grad in gradients.items() if bool(nonfinite([grad]))]
+    bad: list[Json] = [n for n, grad in gradients.items() if bool(nonfinite([local(grad)]))]
     past = [event for event in run.grown if event.moment.step <= taken.before.step]
     return {
         "step": taken.step,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from progtrain.account import Account
 from progtrain.checkpoint.format import Checkpoint
@@ -25,6 +26,7 @@ from progtrain.growth.average import begin
 from progtrain.growth.rollback import Before, copied_states
 from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.hardware.engine import Engine
+from progtrain.hardware.shards import whole
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.recent import Recent
 from progtrain.record import (
@@ -84,7 +86,13 @@ def _network(
 ) -> Tensors:
     optimizer = {f"{n}/{key}": tensor for n, kept in states.items() for key, tensor in kept.items()}
     tensors = {"model": dict(model.state_dict()), "optimizer": optimizer}
-    return tensors | ({"average": dict(average.state_dict())} if average is not None else {})
+    tensors |= {"average": dict(average.state_dict())} if average is not None else {}
+    return {place: {n: stored(t) for n, t in held.items()} for place, held in tensors.items()}
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """A tensor as a checkpoint has it: one that lies in shards whole, in the CPU's memory."""
+    return whole(tensor).cpu() if isinstance(tensor, DTensor) else tensor
 
 
 def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRecipe) -> None:

@@ -30,6 +30,7 @@ from progtrain.nonfinite import Guard, finite_weights
 from progtrain.recent import Recent
 from progtrain.run import Event, Phase, Run
 from progtrain.setup import Setup
+from progtrain.sharding import as_whole, spread
 from progtrain.steps import train_step
 from progtrain.transfer.teachers import release
 from progtrain.watch import Found, close_ways_back, remedied, watch
@@ -127,7 +128,8 @@ class Stepper:
     def _anchor(self) -> None:
         with self.run.spent.of(STORING):
             self.controls.lift()
-            anchor(self.run)
+            with as_whole(self.run, self.setup):
+                anchor(self.run)
             self.renew()
 
     def _go_back(self) -> None:
@@ -135,6 +137,7 @@ class Stepper:
         self.controls.lift()
         for event in go_back(run, setup, self.guard.answered()):
             setup.reporter.advanced(run, event)
+        spread(run, setup.engine, setup.optimizer)
         self.renew()
 
     def _advance(self, strong: dict[int, Strength]) -> None:
@@ -170,6 +173,7 @@ class Stepper:
     def _undo(self, event: Event, why: str) -> None:
         self.controls.lift()
         roll_back(self.run, self.setup, event, why)
+        spread(self.run, self.setup.engine, self.setup.optimizer)
         self.renew()
 
     def renew(self) -> None:

@@ -16,6 +16,7 @@ from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
 from progtrain.growth.heads import mean_loss
 from progtrain.hardware.replicas import leaves_out, own_numbers, unsynchronised
+from progtrain.hardware.shards import local, whole
 from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
@@ -103,8 +104,10 @@ def _withheld(run: Run, setup: Setup, loss: Tensor) -> Withheld:
     engine = setup.engine
     if engine.scaler.is_enabled():
         return not isfinite(float(loss))
-    gradients = [p.grad for p in run.optimizer.parameters.values() if p.grad is not None]
+    gradients = [local(p.grad) for p in run.optimizer.parameters.values() if p.grad is not None]
     found = nonfinite([*gradients, loss])
+    if engine.shards is not None:  # each process has looked at its shards
+        return bool(engine.group.reduced(found, "max"))
     if engine.device.type == "cpu":
         return bool(found)
     before, ends = run.withheld, setup.nonfinite.policy == "raise"  # then nothing comes after it
@@ -119,9 +122,9 @@ def _measure_gradients(run: Run, setup: Setup, loss: Tensor) -> None:
     parameters = list(run.optimizer.parameters.values())
     setup.engine.unscale(run.optimizer)
     if clip > 0:
-        norm = run.norm = nn.utils.clip_grad_norm_(parameters, clip)
+        norm = run.norm = whole(nn.utils.clip_grad_norm_(parameters, clip))
     else:
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     if run.recent is not None:
         run.recent.note(run.clock.step + 1, loss, norm)
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from progtrain.hardware.engine import Engine, Settings
 from progtrain.hardware.group import Joined, joined
+from progtrain.hardware.shards import Shards
 
 SECONDS = 60.0  # after which a rank that waits gives up
 
@@ -24,10 +25,12 @@ SECONDS = 60.0  # after which a rank that waits gives up
 class Ranks:
     """Hardware of a process that is a rank; the environment says which."""
 
-    threads: int = 1
+    shards: bool = False
 
     def open(self) -> Engine:
-        return Engine(torch.device("cpu"), Settings("fp32", False, True, 1, True), group())
+        settings, cpu = Settings("fp32", False, True, 1, True), torch.device("cpu")
+        joined = group()
+        return Engine(cpu, settings, joined, Shards(cpu, joined.world) if self.shards else None)
 
 
 def group() -> Joined:

@@ -32,6 +32,7 @@ from progtrain import build, job
 from progtrain.build import Parts
 from progtrain.command_line.names import SEVERAL
 from progtrain.errors import Interrupted
+from progtrain.hardware.shards import whole
 from progtrain.report.reporter import PlannedStage
 from progtrain.run import Event, Observation, Phase, Run
 
@@ -402,7 +403,7 @@ _OF_TIME = re.compile(r"seconds|^(throughput|memory|mfu)/")
 
 
 def _hash(tensor: Tensor) -> str:
-    data = tensor.detach().cpu().contiguous()
+    data = whole(tensor).detach().cpu().contiguous()
     head = f"{tuple(data.shape)} {data.dtype} "
     return head + hashlib.sha256(data.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 

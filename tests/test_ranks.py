@@ -16,7 +16,6 @@ from ranks_kit import Ranks, group, ranks, values
 from run_kit import Spy, parts, train
 
 from progtrain import boundary, job
-from progtrain.build import Parts
 from progtrain.evaluation import evaluate_network
 from progtrain.growth.schedule import Schedule
 from progtrain.hardware import replicas
@@ -30,16 +29,18 @@ GROWN = ("growth=schedule", *STEADY, *TWICE, *RAMP, "train.duration=20steps")
 SAME = ("losses", "digest", "history", "clock", "grown")
 
 
-def built(*overrides: str) -> Parts:
-    """The parts of a run; on a rank, with its hardware."""
-    made = parts(*overrides)
-    return replace(made, hardware=Ranks()) if "RANK" in os.environ else made
-
-
-def trained(overrides: tuple[str, ...], directory: Path, again: bool = False) -> dict[str, Any]:
+def trained(
+    overrides: tuple[str, ...], directory: Path, again: bool = False, shards: bool = False
+) -> dict[str, Any]:
     """What a run comes to, on this rank."""
-    made, spy, many = replace(built(*overrides), resume=again), Spy(), job.Many
-    with mock.patch.object(job, "Many", lambda told: many([*told, spy])):
+    made, spy, many = replace(parts(*overrides), resume=again), Spy(), job.Many
+    if "RANK" in os.environ:
+        made = replace(made, hardware=Ranks(shards))
+
+    def told(others: list[Any]) -> Any:  # the kit's spy would ask for shards on rank 0 alone
+        return many([*(each for each in others if not isinstance(each, Spy)), spy])
+
+    with mock.patch.object(job, "Many", told):
         train(made, directory)
     assert spy.run is not None
     history = [observation.metrics for observation in spy.run.history]
@@ -60,6 +61,7 @@ def close(mine: dict[str, Any], one: dict[str, Any], rel: float = 1e-5) -> None:
         assert own == pytest.approx(other, rel=rel, abs=1e-6)
 
 
+@pytest.mark.parametrize("shards", [False, True], ids=["replicas", "shards"])
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -70,10 +72,12 @@ def close(mine: dict[str, Any], one: dict[str, Any], rel: float = 1e-5) -> None:
         pytest.param(("model=cnn", "augment=standard", "data.shape=[1,8,8]"), id="images"),
     ],
 )
-def test_two_processes_make_the_run_of_one(chosen: tuple[str, ...], tmp_path: Path) -> None:
+def test_two_processes_make_the_run_of_one(
+    chosen: tuple[str, ...], shards: bool, tmp_path: Path
+) -> None:
     settings = ("growth=schedule", *STEADY, *TWICE, "train.duration=20steps", *chosen)
     one = trained(settings, tmp_path / "one")
-    two = values(2, trained, settings, tmp_path / "two")
+    two = values(2, trained, settings, tmp_path / "two", False, shards)
     assert len(one["grown"]) == 2
     alike(two)
     close(two[0], one)

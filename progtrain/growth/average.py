@@ -11,7 +11,7 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from progtrain.contracts import Operator
@@ -20,6 +20,7 @@ from progtrain.growth.grow import Grown
 from progtrain.growth.newborn import mean_rows, pad, widened
 from progtrain.growth.tensors import tensor_of
 from progtrain.growth.widen_space import Norm
+from progtrain.hardware.shards import local
 
 
 def begin(model: nn.Module) -> nn.Module:
@@ -33,12 +34,17 @@ def update(average: nn.Module, model: nn.Module, decay: float, step: int) -> Non
 
     d = min(decay, (1 + step) / (10 + step)), so that the first weights are soon forgotten.
     """
-    now, held = model.state_dict(), average.state_dict()
+    now, held = _parts(model), _parts(average)
     floating = [name for name, tensor in held.items() if tensor.is_floating_point()]
     mix = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
     mix([held[name] for name in floating], [now[name] for name in floating], torch.tensor(step))
     for name in held.keys() - set(floating):
         held[name].copy_(now[name])
+
+
+def _parts(model: nn.Module) -> dict[str, Tensor]:
+    """All that a network stores, as far as it lies in this process."""
+    return {name: local(tensor) for name, tensor in model.state_dict().items()}
 
 
 def follow(average: nn.Module, grown: Grown, operator: Operator, seed: int) -> nn.Module:

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from progtrain.contracts import Strength, Warmup
 from progtrain.growth.gates import gates
 from progtrain.growth.tensors import matching
+from progtrain.hardware.shards import like
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
@@ -106,7 +107,7 @@ class Controls:
         for name, tensor in tensors.items():
             mask = _newborn_mask(name, tensor, self._isolated())
             if not bool(mask.all()):
-                yield tensor, mask
+                yield tensor, like(mask, tensor)
 
     def _without_gradient(self, patterns: Sequence[str]) -> tuple[str, ...]:
         """Parameters to freeze; what has no gradient neither moves nor decays, and gets no
@@ -126,6 +127,7 @@ class Controls:
         for name, parameter in self._model.named_parameters() if self._isolated() else ():
             new = _newborn_mask(name, parameter, self._isolated())
             if bool(new.any()) and not bool(new.all()):
+                new = like(new, parameter)
                 yield name, parameter.detach(), new
                 for key, state in optimizer.state_of(name).items():
                     if state.shape == parameter.shape:
@@ -148,7 +150,8 @@ class _Slowed:
 
 
 def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
-    mask = torch.zeros_like(tensor, dtype=torch.bool)
+    """Which entries are new; never in shards."""
+    mask = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
     for event in events:
         if name.startswith(new_modules(event)):
             mask.fill_(True)
@@ -163,7 +166,7 @@ def _new_entries(model: nn.Module, event: Event) -> Iterator[tuple[Tensor, Tenso
     grown = {slab.tensor for slab in event.slabs}
     for name, parameter in model.named_parameters():
         if name in grown and not name.startswith(new_modules(event)):
-            yield parameter.detach(), _newborn_mask(name, parameter, [event])
+            yield parameter.detach(), like(_newborn_mask(name, parameter, [event]), parameter)
 
 
 def new_modules(event: Event) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from progtrain.contracts import Operator, OptimizerRecipe, StatePolicy
 from progtrain.errors import GrowthError
 from progtrain.growth.edits import Edit
+from progtrain.hardware.shards import plain
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Probe, Run, Template, no_template
 
@@ -36,7 +37,9 @@ class Host:
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The network itself, or a copy where torch.compile stands in its calls; copying drops it."""
+    """The network itself, or a copy where torch.compile stands in its calls; copying drops it. Of
+    one that is sharded its shapes, on the meta device."""
+    model = plain(model)
     compiled = any(getattr(m, "_compiled_call_impl", None) for m in model.modules())
     return copy.deepcopy(model) if compiled else model
 

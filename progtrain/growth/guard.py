@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from progtrain.errors import GrowthError
+from progtrain.hardware.shards import whole
 from progtrain.run import Run
 from progtrain.setup import Setup
 
@@ -30,7 +31,7 @@ def guarded(run: Run, setup: Setup) -> Generator[None]:
     if run.clock.step != last + _LOOKS_AT:
         yield
         return
-    before = {name: p.detach().clone() for name, p in _training(run.model).items()}
+    before = {name: whole(p.detach()).clone() for name, p in _training(run.model).items()}
     yield
     if bool(run.withheld):
         return
@@ -55,17 +56,19 @@ def still(run: Run, before: Mapping[str, Tensor]) -> tuple[list[str], list[str]]
     idle, stuck = list[str](), list[str]()
     rates = {id(p): g["lr"] for g in run.optimizer.groups() for p in g["params"]}
     for name, parameter in _training(run.model).items():
-        if parameter.grad is None or not bool(parameter.grad.any()):
+        gradient = None if parameter.grad is None else whole(parameter.grad)
+        if gradient is None or not bool(gradient.any()):
             idle.append(name)
-        elif torch.equal(parameter, before[name]) and _should(parameter, rates[id(parameter)]):
+            continue
+        now = whole(parameter)
+        if torch.equal(now, before[name]) and _should(now, gradient, rates[id(parameter)]):
             stuck.append(name)
     return idle, stuck
 
 
-def _should(parameter: nn.Parameter, rate: float) -> bool:
+def _should(parameter: Tensor, gradient: Tensor, rate: float) -> bool:
     """Whether a step along the gradient would be seen."""
-    assert parameter.grad is not None
-    step = rate * float(parameter.grad.abs().max())
+    step = rate * float(gradient.abs().max())
     return step > _SHARE * float(parameter.detach().abs().max())
 
 

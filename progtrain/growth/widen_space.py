@@ -87,7 +87,7 @@ class Slab:
 
     def mask(self, tensor: Tensor) -> Tensor:
         """True for the entries; the tensor's shape."""
-        mask = torch.zeros_like(tensor, dtype=torch.bool)
+        mask = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
         self.write(mask, True)
         return mask
 

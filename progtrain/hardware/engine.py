@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from progtrain.errors import EnvironmentProblem, require
 from progtrain.hardware.group import Group
 from progtrain.hardware.replicas import Replicas
+from progtrain.hardware.shards import Shards
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.withheld import Withheld, step_unless
 
@@ -43,8 +44,13 @@ class Engine:
     """One device; holds the loss scaler of fp16, whose state is part of a checkpoint."""
 
     def __init__(
-        self, device: torch.device, settings: Settings, group: Group | None = None
+        self,
+        device: torch.device,
+        settings: Settings,
+        group: Group | None = None,
+        shards: Shards | None = None,
     ) -> None:
+        self.shards = shards  # how networks are sharded over processes; None: each has the whole
         self.device, self.settings, self.group = device, settings, group or Group()
         self.replicas = Replicas(self.group, device, settings.sync_norm and not settings.compile)
         self.came: Callable[[], bool] = lambda: False  # whether this process is asked to stop

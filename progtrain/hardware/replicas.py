@@ -16,12 +16,14 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from progtrain.data.sets import mixed
 from progtrain.errors import EnvironmentProblem
 from progtrain.hardware.group import Group, agree
 from progtrain.hardware.norms import OverAll, normalises
+from progtrain.hardware.shards import is_sharded, without_sync
 from progtrain.optimizers.group import OptimizerSet
 
 _FORWARD = 0xD157  # keeps these random numbers apart from whatever else a seed is mixed with
@@ -58,7 +60,8 @@ class Replicas:
             self._wrapper = None  # frees the buckets of the old one first
             self._made_for = ref(model), learning
             self._norms = self._whole_batch and normalises(model)
-            self._wrapper = self._wrapped(model, unused) if learning else model
+            alone = is_sharded(model) or not learning
+            self._wrapper = model if alone else self._wrapped(model, unused)
         assert self._wrapper is not None
         return self._wrapper
 
@@ -76,6 +79,8 @@ class Replicas:
 
 def unsynchronised(called: nn.Module) -> AbstractContextManager[object]:
     """Around a forward and a backward whose gradients are added up and not yet averaged."""
+    if isinstance(called, FSDPModule):
+        return without_sync(called)
     wrapped = isinstance(called, DistributedDataParallel)
     return called.no_sync() if wrapped else nullcontext()
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from progtrain.clock import Moment
 from progtrain.errors import require
+from progtrain.hardware.shards import whole
 from progtrain.monitors.finding import Finding, Occasion, Watched
 from progtrain.monitors.measurer import Measurer, remembered, stepped
 from progtrain.monitors.monitor import told
@@ -74,7 +75,7 @@ def _norms(run: Run) -> tuple[list[str], Tensor]:
     for name, parameter in run.optimizer.parameters.items():
         if parameter.grad is not None:
             layers.setdefault(name.rpartition(".")[0] or name, []).append(parameter.grad)
-    norms = [torch.nn.utils.get_total_norm(grads).float() for grads in layers.values()]
+    norms = [whole(torch.nn.utils.get_total_norm(grads)).float() for grads in layers.values()]
     return list(layers), torch.stack(norms)
 
 

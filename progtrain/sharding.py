@@ -1,0 +1,78 @@
+"""A run whose network lies in shards, and the same run with everything whole.
+
+Steps and evaluations work on shards. What looks at weights as such (growth, the way back from it,
+anchors) works on whole and plain networks, which every process then has for a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from progtrain.contracts import OptimizerRecipe
+from progtrain.growth.transaction import births, sliced_tensors
+from progtrain.hardware.engine import Engine
+from progtrain.hardware.shards import is_sharded, like, whole
+from progtrain.optimizers.group import OptimizerSet
+from progtrain.run import Run
+from progtrain.setup import Setup
+
+
+def spread(run: Run, engine: Engine, recipe: OptimizerRecipe) -> None:
+    """Put the run's network, its average and its optimizer's state into shards, where the hardware
+    says so and they are not."""
+    shards = engine.shards
+    if shards is None or is_sharded(run.model):
+        return
+    states = _states(run.optimizer)
+    engine.place(run.model)
+    shards.spread(run.model)
+    if run.average is not None:
+        shards.spread(run.average)
+        run.average.requires_grad_(False)
+    run.optimizer = _optimizer(run, recipe, states)
+
+
+def gather(run: Run, engine: Engine, recipe: OptimizerRecipe) -> None:
+    """Make whole what is in shards; hooks and freezes are lifted."""
+    if engine.shards is None or not is_sharded(run.model):
+        return
+    states = _states(run.optimizer)
+    run.model = engine.shards.gathered(run.model)
+    if run.average is not None:
+        run.average = engine.shards.gathered(run.average).requires_grad_(False)
+    run.optimizer = _optimizer(run, recipe, states)
+
+
+@contextmanager
+def as_whole(run: Run, setup: Setup) -> Generator[None]:
+    """Around what works on whole networks."""
+    gather(run, setup.engine, setup.optimizer)
+    yield
+    spread(run, setup.engine, setup.optimizer)
+
+
+def _states(optimizer: OptimizerSet) -> dict[str, dict[str, Tensor]]:
+    """What the optimizer remembers, whole."""
+    return {
+        name: {key: whole(tensor) for key, tensor in optimizer.state_of(name).items()}
+        for name in optimizer.parameters
+    }
+
+
+def _optimizer(
+    run: Run, recipe: OptimizerRecipe, states: dict[str, dict[str, Tensor]]
+) -> OptimizerSet:
+    """The optimizer of the run's network as it lies now, with that state."""
+    parameters: dict[str, nn.Parameter] = dict(run.model.named_parameters())
+    made = recipe.build(parameters, sliced_tensors(run.edits))
+    made.divide(births(parameters, run.events))
+    for name, state in states.items():
+        parameter = parameters[name]
+        made.load(
+            name,
+            {k: like(t, parameter) if t.shape == parameter.shape else t for k, t in state.items()},
+        )
+    return made
