@@ -52,6 +52,7 @@ def train_step(
     rates = {index: each.newborn_rate for index, each in strengths.items()}
     run.optimizer.set_multiplier(learning_rate(run, setup), rates)
     run.optimizer.zero_grad()
+    engine.begin_step()
     statistics = Statistics.of(run.model)
     losses, distilled = list[Tensor](), list[Tensor]()
     with controls.still_buffers():
@@ -62,6 +63,8 @@ def train_step(
             engine.backward(loss / parts if parts > 1 else loss)
             losses.append(on_labels.detach())
             distilled += taught
+            if part < parts - 1:
+                engine.keep_gradients(run.optimizer)
     loss = torch.stack(losses).mean() if parts > 1 else losses[0]
     run.withheld = _withheld(run, setup, loss)
     statistics.put_back(run.withheld)
