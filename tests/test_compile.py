@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from run_kit import parts, train
 from torch import Tensor, nn
 
 from progtrain.errors import SettingError
-from progtrain.hardware.compilation import begin, compile_blocks, count_graphs
+from progtrain.hardware.compilation import begin, compile_blocks, compiled_parts, count_graphs
 from progtrain.hardware.cpu import CPU
+from progtrain.models.cnn import CNN
+from progtrain.models.resnet import ResNet
 
 pytestmark = pytest.mark.filterwarnings("default")  # inductor's own
 
@@ -85,6 +88,26 @@ def test_equal_blocks_share_a_graph_and_a_deeper_network_needs_no_other(traced: 
     compile_blocks(wider, "default")
     assert graphs_of(wider, torch.randn(3, 10)) == 1
     assert graphs_of(small, x) == 0  # what was compiled stays
+
+
+@pytest.mark.parametrize("network", [CNN, ResNet])
+def test_a_deeper_stage_needs_no_other_graph(network: Any, traced: None) -> None:
+    begin()
+    x = torch.randn(2, 3, 8, 8)
+    models = [network([3, 8, 8], 4, width=4, depth=depth, stages=2) for depth in (1, 3)]
+    for model in models:
+        compile_blocks(model, "default")
+    assert len(compiled_parts(models[1])) == 2 * (1 + 3)  # entries, and blocks
+    assert graphs_of(models[0], x) == 4
+    assert graphs_of(models[1], x) == 0
+
+
+def test_every_layer_of_a_network_of_other_stages_is_in_one_part() -> None:
+    for name in ("resnet18", "mobilenet_v3_small", "vit_b_16"):
+        model = getattr(torchvision.models, name)()
+        parts_of = [set(part.modules()) for part in compiled_parts(model)]
+        assert len(parts_of) > 4
+        assert sum(map(len, parts_of)) == len(set().union(*parts_of))
 
 
 def test_a_ramp_on_a_compiled_block_acts_and_ends(traced: None) -> None:

@@ -11,7 +11,7 @@ them: by default it takes it that hooks never change, and a ramp would be left o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -84,17 +84,33 @@ class _Compiled:
 
 
 def compiled_parts(model: nn.Module) -> list[nn.Module]:
-    """Blocks of containers that hold modules of one class; the model itself where none does."""
-    parts = [
-        block
-        for container in model.modules()
-        if isinstance(container, nn.Sequential | nn.ModuleList) and len(container) > 0
-        for block in container
-        if len({type(b) for b in container}) == 1 and next(block.children(), None) is not None
-    ]
-    nested = {id(m) for part in parts for m in part.modules() if m is not part}
-    outer = [part for part in parts if id(part) not in nested]
-    return outer or [model]
+    """Blocks of containers that hold modules of one class; the model itself where none does.
+
+    Where such a block holds a stack of equal ones itself (a stage), they are taken, and what stands
+    beside them: with more of them the stage would be another graph.
+    """
+    return list(_parts(model, inside=False)) or [model]
+
+
+def _parts(module: nn.Module, inside: bool) -> Iterator[nn.Module]:
+    inside = inside or _of_one_class(module)
+    for child in module.children():
+        if any(_of_one_class(each) and _alike(each) for each in child.modules()) or not inside:
+            yield from _parts(child, inside)
+        elif next(child.children(), None) is not None:
+            yield child
+
+
+def _of_one_class(container: nn.Module) -> bool:
+    if not isinstance(container, nn.Sequential | nn.ModuleList):
+        return False
+    blocks = list(container)
+    return len({type(b) for b in blocks}) == 1 and next(blocks[0].children(), None) is not None
+
+
+def _alike(container: nn.Module) -> bool:
+    shapes = [[(n, t.shape) for n, t in b.state_dict().items()] for b in container.children()]
+    return all(each == shapes[0] for each in shapes)
 
 
 def count_graphs() -> int:
