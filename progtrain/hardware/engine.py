@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from progtrain.hardware.compilation import (
     replays,
 )
 from progtrain.hardware.group import Group
+from progtrain.hardware.replicas import Replicas
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.withheld import Withheld, step_unless
 
@@ -35,6 +38,7 @@ class Settings:
     deterministic: bool
     threads: int | None
     data_on_device: bool
+    sync_norm: bool = True  # of several processes: batch norm looks at the batch of all
 
 
 def check(precision: str, threads: int | None, compile: bool | str) -> None:
@@ -54,6 +58,9 @@ class Engine:
         self.mode = mode_of(settings.compile)
         if self.mode is not None:
             begin()
+        self.replicas = Replicas(self.group, device, settings.sync_norm and not settings.compile)
+        self.came: Callable[[], bool] = lambda: False  # whether this process is asked to stop
+        self._asked = False  # whether any is
         _check_precision(device, settings.precision)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -96,6 +103,20 @@ class Engine:
     def graphs(self) -> int:
         """How many graphs torch.compile has made so far; 0 where nothing compiles."""
         return 0 if self.mode is None else count_graphs()
+
+    def beat(self, seconds: float) -> float:
+        """A step is over that took so long: its seconds, as all processes count them."""
+        if self.group.world > 1:
+            seconds, self._asked = self.group.beat(seconds, self.came())
+        return seconds
+
+    def interrupted(self) -> bool:
+        """Whether the run is asked to stop; several processes learn of it with the same step."""
+        return self._asked if self.group.world > 1 else self.came()
+
+    def seconds_since(self, begun: float) -> float:
+        """Wall-clock seconds since `begun` (`time.perf_counter`), as all processes count them."""
+        return self.group.of_first(time.perf_counter() - begun)
 
     def free_memory(self) -> int | None:
         """Bytes that the device has left; None where nobody says."""
@@ -147,6 +168,7 @@ class Engine:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "precision": self.settings.precision,
+            "processes": self.group.world,
         }
 
     def facts(self) -> str:
@@ -162,6 +184,7 @@ class Engine:
             where,
             self.settings.precision,
         ]
+        words += [f"{self.group.world} processes"] if self.group.world > 1 else []
         return ", ".join(words + ([f"compiled ({self.mode})"] if self.mode else []))
 
 
