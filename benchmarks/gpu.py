@@ -39,7 +39,7 @@ from progtrain.build import Parts, build  # noqa: E402
 from progtrain.growth.transaction import transact  # noqa: E402
 from progtrain.hardware.compilation import compile_blocks, mode_of  # noqa: E402
 from progtrain.monitors.mfu import known_peak  # noqa: E402
-from progtrain.run import Run, Stage  # noqa: E402
+from progtrain.run import Stage  # noqa: E402
 from progtrain.setup import Setup  # noqa: E402
 from progtrain.stepper import Stepper  # noqa: E402
 
@@ -150,23 +150,25 @@ def gpt(width: int, depth: int, smoke: bool, *more: str) -> list[str]:
 
 def speed(overrides: Sequence[str], compile: bool | str, steps: int) -> dict[str, Any]:
     """Steps a second, and the share of the device's peak that the counted FLOPs make."""
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
     run, setup = assemble(parts_of(overrides, compile))
-    step = stepping(Stepper(run, setup))
+    step, graphs = stepping(Stepper(run, setup)), setup.engine.graphs
     warm = seconds_of(4, step) * 4
     each = statistics.median(seconds_of(steps, step) for _ in range(3))
     tflops = run.flops * run.batch_size / each / 1e12
     peak = known_peak(setup.engine)
     memory = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
     return {"ms": each * 1e3, "steps_s": 1 / each, "tflops": tflops, "mfu": tflops / peak,
-            "warm_s": warm, "GiB": memory, "graphs": setup.engine.graphs}  # fmt: skip
+            "warm_s": warm, "GiB": memory, "graphs": setup.engine.graphs - graphs}  # fmt: skip
 
 
 def growth_cost(overrides: Sequence[str], compile: bool | str, operator: str) -> dict[str, Any]:
     parts = parts_of([*overrides, "warmup=none"], compile, never=False)
     growing: Any = parts.growth
-    run, setup = assemble(replace(parts, growth=Never()))
-    begun = time.perf_counter()
-    run, setup = started(run, setup, parts)
+    never = Never()
+    never.start = growing.start
+    run, setup = assemble(replace(parts, growth=never))
     stepper = Stepper(run, setup)
     step = stepping(stepper)
     first = seconds_of(3, step) * 3
@@ -184,13 +186,6 @@ def growth_cost(overrides: Sequence[str], compile: bool | str, operator: str) ->
     return {"growth_s": grown, "first_step_s": after, "later_step_s": later, "new_graphs": new,
             "cost_s": grown + after - later, "start_s": first,
             "params": f"{event.params_before:,} to {event.params_after:,}"}  # fmt: skip
-
-
-def started(run: Run, setup: Setup, parts: Parts) -> tuple[Run, Setup]:
-    """The run at the start network of `growth.start`."""
-    never = Never()
-    never.start = parts.growth.start
-    return assemble(replace(parts, growth=never))
 
 
 def cifar(table: Table, root: str, smoke: bool) -> None:
@@ -245,7 +240,8 @@ def parts(table: Table, smoke: bool) -> None:
                 60,
             )
     start = "growth.start={depth: 0.5}"
-    deep = [*gpt(768, full, smoke, "growth=schedule"), "~growth.start", f"+{start}"]
+    deep = [*gpt(768, full, smoke, "growth=schedule"), "~growth.start", f"+{start}",
+            "deepen=stack", f"deepen.add={full // 2}"]  # fmt: skip
     wide = [*resnet, "growth=schedule", "~growth.start", "+growth.start={}", "widen=zero",
             "widen.spaces=layer*.conv1"]  # fmt: skip
     for operator, overrides in (("deeper", deep), ("wider", wide)):
