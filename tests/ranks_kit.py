@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from progtrain.hardware.engine import Engine, Settings
 from progtrain.hardware.group import Joined, joined
@@ -42,24 +43,42 @@ class Told:
     kind: str = ""  # name of the exception's class
 
 
+class Pool:
+    """Processes that wait for functions to run as ranks, so that only the first has to begin."""
+
+    def __init__(self, world: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["ranks_kit", "run_kit", "progtrain.job"])
+        self.pipes: list[Any] = []
+        self.processes: list[Any] = []
+        for rank in range(world):
+            mine, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, world, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self.pipes.append(mine)
+            self.processes.append(process)
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> list[Told]:
+        with tempfile.TemporaryDirectory() as place:
+            for pipe in self.pipes:
+                pipe.send((place, function, args))
+            return [_received(pipe) for pipe in self.pipes]
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+
+
+_pools: dict[int, Pool] = {}
+
+
 def ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Told]:
     """What `function(*args)` came to on each of `world` ranks; it must be importable."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ranks_kit", "run_kit"])
-    with tempfile.TemporaryDirectory() as place:
-        pipes = [context.Pipe(duplex=False) for _ in range(world)]
-        processes = [
-            context.Process(target=_rank, args=(rank, world, place, pipe, function, args))
-            for rank, (_, pipe) in enumerate(pipes)
-        ]
-        for process in processes:
-            process.start()
-        for _, pipe in pipes:
-            pipe.close()
-        told = [_received(pipe) for pipe, _ in pipes]
-        for process in processes:
-            process.join(SECONDS)
-            process.kill()
+    pool = _pools[world] = _pools.get(world) or Pool(world)
+    told = pool.run(function, args)
+    if any(each.error for each in told):  # whoever still waits for another
+        _pools.pop(world).end()
     return told
 
 
@@ -77,20 +96,17 @@ def _received(pipe: Any) -> Told:
         return Told(error="died", kind="Died")
 
 
-def _rank(
-    rank: int, world: int, place: str, pipe: Any, function: Callable[..., Any], args: tuple[Any]
-) -> None:
+def _serve(rank: int, world: int, pipe: Any) -> None:
     torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "LOCAL_RANK": str(rank),
-        "PROGTRAIN_STORE": f"file://{place}/store",
-    }
-    try:
-        told = Told(function(*args))
-    except BaseException as error:
-        told = Told(error=traceback.format_exc(), kind=type(error).__name__)
-    pipe.send(told)
-    pipe.close()
-    os._exit(0)  # gloo may abort as it ends
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    while True:
+        place, function, args = pipe.recv()
+        os.environ["PROGTRAIN_STORE"] = f"file://{place}/store"
+        try:
+            told = Told(function(*args))
+        except BaseException as error:
+            told = Told(error=traceback.format_exc(), kind=type(error).__name__)
+        if dist.is_initialized() and not told.error:
+            dist.barrier()
+            dist.destroy_process_group()
+        pipe.send(told)
