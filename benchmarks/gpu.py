@@ -195,7 +195,8 @@ def cifar(table: Table, root: str, smoke: bool) -> None:
               "stop.target=0.94", f"train.duration={'2steps' if smoke else '40epochs'}",
               "hardware.precision=bf16", "report.page=false"]  # fmt: skip
     growing = ["growth=schedule", "growth.stages.deeper=null", "growth.stages.wider.at=25%",
-               "~growth.start", "+growth.start={}", "widen=zero", "widen.spaces=layer*.conv1"]  # fmt: skip
+               "~growth.start", "+growth.start={}", "widen=zero",
+               "widen.spaces=layer*.conv1"]  # fmt: skip
     for name, more in {"scratch": [], "growing": growing}.items():
 
         def train(more: list[str] = more) -> dict[str, Any]:
