@@ -19,9 +19,10 @@ from progtrain.checkpoint.format import Checkpoint
 from progtrain.checkpoint.read import read
 from progtrain.command_line.stored import model_of, setting
 from progtrain.errors import CheckpointError, ConfigError
+from progtrain.growth.add_head import heads_of
 from progtrain.growth.baked import bake
 from progtrain.growth.first_block import with_blocks
-from progtrain.growth.heads import heads_of, train_every_head
+from progtrain.growth.heads import train_every_head
 from progtrain.inputs import Inputs
 from progtrain.record import edits_of, events_of
 from progtrain.run import Template

@@ -49,6 +49,7 @@ def train_step(
     rates = {index: each.newborn_rate for index, each in strengths.items()}
     run.optimizer.set_multiplier(learning_rate(run, setup), rates)
     run.optimizer.zero_grad()
+    engine.begin_step()
     statistics = Statistics.of(run.model)
     with controls.still_buffers(), own_numbers(engine.group, run.seed, run.clock.now.samples):
         losses, distilled = _backward(run, setup)
@@ -82,6 +83,8 @@ def _backward(run: Run, setup: Setup) -> tuple[list[Tensor], list[Tensor]]:
             engine.backward(loss if weight == 1 else loss * weight)
         losses.append(on_labels.detach() * weight if weight != 1 else on_labels.detach())
         distilled += taught
+        if part + 1 < parts:
+            engine.keep_gradients(run.optimizer)
     return losses, distilled
 
 

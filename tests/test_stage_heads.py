@@ -27,9 +27,9 @@ from torch.nn import functional as F
 from progtrain.errors import ConfigError, GrowthError
 from progtrain.evaluation import evaluate as figures
 from progtrain.flops import training_flops
-from progtrain.growth.add_head import Heads
+from progtrain.growth.add_head import Heads, heads_of
 from progtrain.growth.grow import Host, grow
-from progtrain.growth.heads import answering, heads_of, mean_loss, train_every_head
+from progtrain.growth.heads import answering, mean_loss, train_every_head
 from progtrain.growth.newborn import evaluate
 from progtrain.growth.operators.add_head import AddHead
 from progtrain.growth.operators.add_outputs import AddOutputs
@@ -68,6 +68,16 @@ def test_a_name_that_something_else_has_gets_a_number(name: str, wanted: str) ->
     heads = heads_of(stage(a_host("mlp_none"), name).model)
     assert heads is not None and heads.answers == wanted
     assert free_name("a", {"a", "a_2"}) == "a_3"
+
+
+def test_heads_are_found_where_they_have_just_joined_a_network_or_left_it() -> None:
+    host = a_host("mlp_none")
+    assert heads_of(host.model) is None
+    edit = AddStageHead(True).propose(replace(host, stage="b"))
+    edit.apply(host.model)
+    assert heads_of(host.model) is host.model.get_submodule("head")
+    edit.revert(host.model)
+    assert heads_of(host.model) is None
 
 
 def test_every_head_is_told_at_one_pass_of_the_backbone() -> None:

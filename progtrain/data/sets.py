@@ -184,7 +184,7 @@ class Batches:
         taken next.
         """
         train = self.sets.train
-        index = index.to(train.y.device)
+        index = index.to(train.y.device, non_blocking=True)  # else it would wait for the device
         if train.reader is None:
             x = train.x[index]
         else:
@@ -199,7 +199,7 @@ class Batches:
         augments: Mapping[str, Augment] = _NONE,
     ) -> tuple[Tensor, Tensor]:
         x = x.to(self.device, non_blocking=x.is_pinned())
-        y = y.to(self.device).long()
+        y = y.to(self.device, non_blocking=True).long()
         for normalised in (False, True):
             x = self.sets.normalise(x) if normalised else x
             for name, augment in augments.items() if draws is not None else ():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -37,6 +38,17 @@ class Heads(nn.Module):
         return f"answers={self.answers}" + ", all learn" * self.every
 
 
+_known: WeakKeyDictionary[nn.Module, Heads | None] = WeakKeyDictionary()
+
+
+def heads_of(model: nn.Module) -> Heads | None:
+    """The heads of a network that has several; looked for once, as steps ask for them."""
+    if model not in _known:
+        found = (module for module in model.modules() if isinstance(module, Heads))
+        _known[model] = next(found, None)
+    return _known[model]
+
+
 @dataclass(frozen=True)
 class AddHead:
     """A copy of the head `module` joins under `name` and answers; the others rest, frozen."""
@@ -59,6 +71,7 @@ class AddHead:
         return tensor
 
     def apply(self, model: nn.Module) -> None:
+        _known.pop(model, None)
         parent, attribute = owner(model, self.module)
         now = getattr(parent, attribute)
         heads = Heads({FIRST: now}, FIRST) if self.wraps else now
@@ -71,6 +84,7 @@ class AddHead:
         setattr(parent, attribute, heads)
 
     def revert(self, model: nn.Module) -> None:
+        _known.pop(model, None)
         parent, attribute = owner(model, self.module)
         heads = getattr(parent, attribute)
         del heads.heads[self.name]

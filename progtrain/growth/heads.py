@@ -14,15 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from progtrain.errors import ConfigError
-from progtrain.growth.add_head import FIRST, Heads
+from progtrain.growth.add_head import FIRST, heads_of
 from progtrain.objective import Criterion, measured, plain
 
 ByHead = Callable[[Tensor], dict[str, Tensor]]
-
-
-def heads_of(model: nn.Module) -> Heads | None:
-    """The heads of a network that has several."""
-    return next((module for module in model.modules() if isinstance(module, Heads)), None)
 
 
 def head_names(model: nn.Module) -> list[str]:

@@ -13,6 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from progtrain.errors import EnvironmentProblem, require
+from progtrain.hardware.compilation import (
+    begin,
+    check_mode,
+    compile_blocks,
+    count_graphs,
+    mode_of,
+    replays,
+)
 from progtrain.hardware.group import Group
 from progtrain.hardware.replicas import Replicas
 from progtrain.hardware.shards import Shards
@@ -27,14 +35,15 @@ class Settings:
     """What all kinds of hardware have in common."""
 
     precision: str
-    compile: bool
+    compile: bool | str  # hardware/compilation.py
     deterministic: bool
     threads: int | None
     data_on_device: bool
     sync_norm: bool = True  # of several processes: batch norm looks at the batch of all
 
 
-def check(precision: str, threads: int | None) -> None:
+def check(precision: str, threads: int | None, compile: bool | str) -> None:
+    check_mode(compile)
     require(precision in PRECISIONS, "precision", precision, "one of " + ", ".join(PRECISIONS))
     ok = threads is None or 1 <= threads <= 1024
     require(ok, "threads", threads, "a whole number, 1 to 1024, or null")
@@ -52,6 +61,9 @@ class Engine:
     ) -> None:
         self.shards = shards  # how networks are sharded over processes; None: each has the whole
         self.device, self.settings, self.group = device, settings, group or Group()
+        self.mode = mode_of(settings.compile)
+        if self.mode is not None:
+            begin()
         self.replicas = Replicas(self.group, device, settings.sync_norm and not settings.compile)
         self.came: Callable[[], bool] = lambda: False  # whether this process is asked to stop
         self._asked = False  # whether any is
@@ -74,28 +86,29 @@ class Engine:
         return torch.autocast(self.device.type, dtype)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move to the device and compile; called again after every growth.
-
-        Blocks are compiled, not the whole: one graph then serves every depth (a whole network
-        would recompile at each growth and fall back to eager after eight).
-        """
+        """Move to the device and compile; called again after every growth."""
         model.to(self.device)
-        if self.settings.compile:
-            torch.compiler.reset()
-            # every shape of a block compiles for training and for evaluation; at the default of 8
-            # a network of a few stages falls back to eager, with no more than a log line
-            torch._dynamo.config.recompile_limit = 128  # pyright: ignore[reportPrivateUsage]
-            for part in _compiled_parts(model):
-                part.compile()
+        if self.mode is not None:
+            compile_blocks(model, self.mode)
         return model
+
+    def begin_step(self) -> None:
+        """Before the first forward pass of a step, when nothing of the last one is needed."""
+        if replays(self.mode):
+            torch.compiler.cudagraph_mark_step_begin()
+
+    def keep_gradients(self, optimizer: OptimizerSet) -> None:
+        """Between the forward passes of one step: take gradients out of memory that is reused."""
+        if replays(self.mode):
+            for parameter in optimizer.parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.clone()
+            torch.compiler.cudagraph_mark_step_begin()
 
     @property
     def graphs(self) -> int:
         """How many graphs torch.compile has made so far; 0 where nothing compiles."""
-        if not self.settings.compile:
-            return 0
-        counted = torch._dynamo.utils.counters["stats"]  # pyright: ignore[reportPrivateUsage]
-        return int(counted["unique_graphs"])
+        return 0 if self.mode is None else count_graphs()
 
     def beat(self, seconds: float) -> float:
         """A step is over that took so long: its seconds, as all processes count them."""
@@ -178,7 +191,7 @@ class Engine:
             self.settings.precision,
         ]
         words += [f"{self.group.world} processes"] if self.group.world > 1 else []
-        return ", ".join(words + (["compiled"] if self.settings.compile else []))
+        return ", ".join(words + ([f"compiled ({self.mode})"] if self.mode else []))
 
 
 def _stepping(optimizer: OptimizerSet) -> list[torch.optim.Optimizer]:
@@ -188,20 +201,6 @@ def _stepping(optimizer: OptimizerSet) -> list[torch.optim.Optimizer]:
         for each in optimizer.optimizers
         if any(p.grad is not None for group in each.param_groups for p in group["params"])
     ]
-
-
-def _compiled_parts(model: nn.Module) -> list[nn.Module]:
-    """Blocks of containers that hold modules of one class; the model itself where none does."""
-    parts = [
-        block
-        for container in model.modules()
-        if isinstance(container, nn.Sequential | nn.ModuleList) and len(container) > 0
-        for block in container
-        if len({type(b) for b in container}) == 1 and next(block.children(), None) is not None
-    ]
-    nested = {id(m) for part in parts for m in part.modules() if m is not part}
-    outer = [part for part in parts if id(part) not in nested]
-    return outer or [model]
 
 
 def _check_precision(device: torch.device, precision: str) -> None:

@@ -16,13 +16,13 @@ class GPU:
     """Deterministic by default on a CPU, fast by default on a GPU."""
 
     precision: str = "fp32"  # fp32, tf32, bf16, fp16
-    compile: bool = False
+    compile: bool | str = False  # or default (true), reduce-overhead, max-autotune
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads; null: torch's choice
     data_on_device: bool = True
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads)
+        check(self.precision, self.threads, self.compile)
 
     def open(self) -> Engine:
         """Check that device and precision exist and set torch's switches."""

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from progtrain.errors import require
 from progtrain.optimizers.group import NOTHING, OptimizerSet, State, own, split_decay
 
+_AVERAGES = ("exp_avg", "exp_avg_sq", "ones1", "ones2")
+_torch: Any = torch  # which has no public names for operations on many tensors at once
+
 
 class SlicedAdamW(torch.optim.Optimizer):
     """AdamW with the bias correction kept for every entry.
@@ -32,26 +35,32 @@ class SlicedAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._step_one(group, parameter, parameter.grad)
+            stepping = [p for p in group["params"] if p.grad is not None]
+            for kind in dict.fromkeys((p.dtype, p.device) for p in stepping):
+                self._step(group, [p for p in stepping if (p.dtype, p.device) == kind])
 
-    def _step_one(self, group: dict[str, Any], parameter: nn.Parameter, grad: Tensor) -> None:
+    def _step(self, group: dict[str, Any], stepping: list[nn.Parameter]) -> None:
+        """All tensors at once, as many small ones are a matter of launches."""
         (beta1, beta2), lr = group["betas"], group["lr"]
-        state = self._state(parameter)
-        first, second = state["exp_avg"], state["exp_avg_sq"]
-        first.lerp_(grad, 1 - beta1)
-        second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        ones1 = state["ones1"].mul_(beta1).add_(1 - beta1)
-        ones2 = state["ones2"].mul_(beta2).add_(1 - beta2)
-        denominator = (second / ones2).sqrt_().add_(group["eps"]).mul_(ones1)
-        parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.addcdiv_(first, denominator, value=-lr)
+        grads, states = [p.grad for p in stepping], [self._state(p) for p in stepping]
+        first, second, ones1, ones2 = ([state[key] for state in states] for key in _AVERAGES)
+        _torch._foreach_lerp_(first, grads, 1 - beta1)
+        _torch._foreach_mul_(second, beta2)
+        _torch._foreach_addcmul_(second, grads, grads, value=1 - beta2)
+        for ones, beta in ((ones1, beta1), (ones2, beta2)):
+            _torch._foreach_mul_(ones, beta)
+            _torch._foreach_add_(ones, 1 - beta)
+        divisors = _torch._foreach_div(second, ones2)
+        _torch._foreach_sqrt_(divisors)
+        _torch._foreach_add_(divisors, group["eps"])
+        _torch._foreach_mul_(divisors, ones1)
+        _torch._foreach_mul_(stepping, 1 - lr * group["weight_decay"])
+        _torch._foreach_addcdiv_(stepping, first, divisors, value=-lr)
 
     def _state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         state = self.state[parameter]
         if not state:
-            for key in ("exp_avg", "exp_avg_sq", "ones1", "ones2"):
+            for key in _AVERAGES:
                 state[key] = torch.zeros_like(parameter)
         return state
 
