@@ -42,7 +42,7 @@ class Engine:
         self, device: torch.device, settings: Settings, group: Group | None = None
     ) -> None:
         self.device, self.settings, self.group = device, settings, group or Group()
-        _check_precision(device, settings.precision)
+        check_precision(device, settings.precision)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.use_deterministic_algorithms(settings.deterministic)
@@ -175,7 +175,8 @@ def _compiled_parts(model: nn.Module) -> list[nn.Module]:
     return outer or [model]
 
 
-def _check_precision(device: torch.device, precision: str) -> None:
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raise `EnvironmentProblem` where the device does not compute in it."""
     if device.type == "cuda":
         if precision == "bf16" and not torch.cuda.is_bf16_supported():
             raise EnvironmentProblem(

@@ -130,13 +130,15 @@ def agree(group: Group, what: str, value: object) -> None:
 def joined(device_type: str, timeout: float) -> Joined:
     """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT tell of.
 
-    `timeout`: seconds after which a rank that waits for another gives up.
+    `timeout`: seconds after which a rank that waits for another gives up. A second call finds the
+    group that the first has joined.
     """
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     if device_type == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group(
-        backend, timeout=timedelta(seconds=timeout), rank=rank, world_size=world
-    )
+    if not dist.is_initialized():
+        dist.init_process_group(
+            backend, timeout=timedelta(seconds=timeout), rank=rank, world_size=world
+        )
     return Joined(rank, world, local)
