@@ -15,11 +15,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from progtrain.checkpoint.lock import RunLock, acquire
-from progtrain.command_line import resume, told
+from progtrain.command_line import resume, spawn, told
 from progtrain.command_line.argv import key_of
 from progtrain.command_line.directory import holds_checkpoint
+from progtrain.command_line.ranks import Work
 from progtrain.command_line.recipes import release
 from progtrain.errors import BusyError, ConfigError, Interrupted, ProgtrainError, SettingError
+from progtrain.hardware.place import here
 from progtrain.page.leave import leave
 
 _STUDY = ".StudySweeper"
@@ -107,9 +109,13 @@ def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float
     from progtrain.job import train_job
 
     parts = build.build(config)
-    if parts.task != "plan":
-        told.write_config(parts.config, directory)
-    return train_job(parts, directory, lock)
+    if parts.task == "plan":
+        return train_job(parts, directory, lock)
+    count = parts.hardware.processes()
+    told.write_config(parts.config, directory)
+    if count == 1 or here() is not None:
+        return train_job(parts, directory, lock)
+    return spawn.run(Work.of(config, directory), count, lock)
 
 
 def _release(config: DictConfig) -> None:
