@@ -44,6 +44,7 @@ class RunLock:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For a process that `multiprocessing` starts: it holds the lock as well."""
+        assert self._descriptor is not None
         return _inherited, (self.path, reduction.DupFd(self._descriptor))
 
     def __enter__(self) -> RunLock:

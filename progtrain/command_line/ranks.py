@@ -28,14 +28,13 @@ class Work:
     """A job as Hydra has composed it, on its way to another process."""
 
     config: DictConfig
-    hydra: DictConfig  # all that was composed, Hydra's own node included
+    hydra: Any  # all that was composed, Hydra's own node included
     directory: Path
 
     @staticmethod
     def of(config: DictConfig, directory: Path) -> Work:
         """The present job; `${hydra:…}` in it leads somewhere in the other process too."""
-        hydra: Any = HydraConfig.instance().cfg
-        return Work(config, hydra, directory.absolute())
+        return Work(config, HydraConfig.instance().cfg, directory.absolute())
 
     def train(self, lock: RunLock | None) -> float:
         """Take part in the job; the metric. The caller has stored the settings."""

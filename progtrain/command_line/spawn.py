@@ -65,11 +65,11 @@ def run(work: Work, count: int, held: RunLock | None) -> float:
 @contextmanager
 def _store() -> Generator[int]:
     """A store for `torch.distributed`; its port."""
-    import torch.distributed as dist
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     listening = socket.create_server(("127.0.0.1", 0))
     port = int(listening.getsockname()[1])
-    store = dist.TCPStore(
+    store = TCPStore(
         "127.0.0.1",
         port,
         is_master=True,

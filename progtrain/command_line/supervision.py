@@ -38,8 +38,9 @@ class Supervised:
     @property
     def failed(self) -> bool:
         """Whether it has come to a bad end."""
-        told = self.outcome is not None
-        return (told and self.outcome.kind is not None) or (self.code is not None and not told)
+        if self.outcome is None:
+            return self.code is not None
+        return self.outcome.kind is not None
 
     def look(self) -> None:
         """Hear what it has told; note whether it is gone."""
