@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 
 import torch
@@ -16,6 +17,7 @@ from progtrain.best import rank
 from progtrain.curriculum.sight import look_cost
 from progtrain.data.sets import Split
 from progtrain.errors import DivergedError, GrowthError, NothingToGrowError
+from progtrain.evaluation import evaluate
 from progtrain.flops import check_flops
 from progtrain.growth.controls import Controls
 from progtrain.growth.gates import blends
@@ -23,12 +25,12 @@ from progtrain.growth.grow import uncompiled
 from progtrain.growth.past import recovered
 from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
+from progtrain.growth.together import together
 from progtrain.growth.transaction import transact
 from progtrain.monitors.measurer import measured, remember
 from progtrain.nonfinite import refuse
 from progtrain.run import Event, Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
-from progtrain.steps import evaluate
 from progtrain.transfer.teachers import described, forget, teach
 
 _LOSS, _DISTILLED = "boundary/loss", "boundary/distillation"  # in `Run.memory`
@@ -69,7 +71,7 @@ def evaluated(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, fl
     begun = time.perf_counter()
     found = evaluate(run, setup, split, prefix)
     flops = run.evaluation_flops * len(split)
-    run.clock.charge(EVALUATION, flops, time.perf_counter() - begun)
+    run.clock.charge(EVALUATION, flops, setup.engine.seconds_since(begun))
     return found
 
 
@@ -79,7 +81,7 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     before = evaluated(run, setup, setup.batches.sets.validation, "val").get(run.metric)
     host, events = run.model, run.events
     try:
-        event = transact(run, setup, stage, controls)
+        event = together(run, setup, partial(transact, run, setup, stage, controls))
     except NothingToGrowError:  # the run goes on
         raise
     except GrowthError as error:
@@ -140,7 +142,7 @@ def save(run: Run, setup: Setup, loss: Tensor) -> None:
     """Store the run; nothing diverged."""
     _note_losses(run, loss)
     remember(run, setup)
-    with _storing(run):
+    with _storing(run, setup):
         setup.save(run)
 
 
@@ -152,17 +154,17 @@ def save_best(run: Run, setup: Setup, loss: Tensor) -> None:
     name = rank(run, setup.checkpoint.best)
     if name is not None:
         remember(run, setup)
-        with _storing(run):
+        with _storing(run, setup):
             setup.save_best(run, name)
 
 
 @contextmanager
-def _storing(run: Run) -> Generator[None]:
+def _storing(run: Run, setup: Setup) -> Generator[None]:
     """Seconds of a checkpoint; the one that is being stored cannot know its own."""
     begun = time.perf_counter()
     with run.spent.of(STORING):
         yield
-    run.clock.charge(STORING, seconds=time.perf_counter() - begun)
+    run.clock.charge(STORING, seconds=setup.engine.seconds_since(begun))
 
 
 def _note_losses(run: Run, loss: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from progtrain.checkpoint.best import BEST, write_best
 from progtrain.checkpoint.format import Checkpoint
 from progtrain.checkpoint.lock import RunLock, acquire
 from progtrain.checkpoint.prune import sweep
-from progtrain.checkpoint.read import latest
+from progtrain.checkpoint.read import latest, read
 from progtrain.checkpoint.write import write
 from progtrain.curriculum.sight import begin as begin_curriculum
 from progtrain.data.sets import Batches
@@ -23,6 +24,7 @@ from progtrain.errors import DivergedError, Interrupted
 from progtrain.growth.plan import plan
 from progtrain.growth.plan_checks import warnings
 from progtrain.hardware.engine import Engine
+from progtrain.hardware.group import Group
 from progtrain.inputs import Inputs
 from progtrain.loggers.logger import Book
 from progtrain.machine import Machine
@@ -40,7 +42,7 @@ from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
 from progtrain.report.units import assigned
 from progtrain.run import Json, Run, StopReason
-from progtrain.setup import Save, SaveBest
+from progtrain.setup import Save, SaveBest, no_best
 from progtrain.signals import Signals, asked
 from progtrain.start import batches_of, fingerprint, new_run, new_setup, num_classes
 from progtrain.state import Tensors, differences, file_sizes, pack
@@ -57,8 +59,11 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
     engine = parts.hardware.open()
     scarce = memory(directory, parts.train.batch_size)
     counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
-    with held or acquire(directory), scarce, asked() as signals, counted:
-        saved = _saved(parts, directory)
+    group = engine.group
+    lock = (held or acquire(directory)) if group.first else nullcontext()
+    with lock, scarce, asked() as signals, counted:
+        engine.came = signals.came
+        saved = _saved(parts, directory, group)
         parts = parts.debug.trimmed(parts)
         size = parts.train.batch_size * parts.train.accumulate
         batches = parts.debug.cut(batches_of(parts, engine), size)
@@ -68,8 +73,9 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
             return float("nan")
         around = Around(directory, Anew(parts, batches, saved))
         reason = _trained(run, parts, engine, batches, saved, around, signals)
-        if parts.report.page:
+        if parts.report.page and group.first:
             leave(directory)
+        group.close()
     if reason is StopReason.INTERRUPTED:
         again = _resume_command(parts, directory)
         raise Interrupted(signals.number, f"Continue with: {again}")
@@ -79,12 +85,15 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
     return run.last_metric if run.last_metric is not None else float("nan")
 
 
-def _saved(parts: Parts, directory: Path) -> Checkpoint | None:
-    """Where the run goes on from; what a crash has left goes."""
-    folder = directory / "checkpoints"
-    sweep(folder)
-    sweep(folder / BEST)
-    return latest(folder) if parts.resume else None
+def _saved(parts: Parts, directory: Path, group: Group) -> Checkpoint | None:
+    """Where the run goes on from, the same for all processes; what a crash has left goes."""
+    folder, found = directory / "checkpoints", None
+    if group.first:
+        sweep(folder)
+        sweep(folder / BEST)
+        found = latest(folder) if parts.resume else None
+    path = group.of_first(found.path if found else None)
+    return found if path is None or group.first else read(path)
 
 
 def _foresee(parts: Parts, engine: Engine, batches: Batches, run: Run, directory: Path) -> None:
@@ -104,19 +113,15 @@ def _trained(
 ) -> StopReason:
     """Take the run to its end, told to its files, the screen and trackers."""
     directory = around.directory
-    truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
-    typed, columns = _overrides(directory), parts.train.columns
-    files = Files(directory, parts.choices, typed, parts.debug.status, columns)
-    book = Book(directory, parts.config, run.clock.step)
-    facts = [engine.facts(), *header(run, batches.sets, parts), *_places(parts, book)]
-    facts += saved.skipped if saved else ()
-    shown = reporter(directory, parts.choices, facts, _resume_command(parts, directory))
-    with Many([files, shown, *_told(parts, book, [files, shown])]) as reports:
+    files = _files(parts, directory, saved) if engine.group.first else None
+    told = _reporters(run, parts, engine, batches, saved, files) if files is not None else []
+    with Many(told) as reports:
         save, save_best = _savers(parts, engine, batches, files, directory)
-        setup = new_setup(parts, engine, batches, reports, save, signals.came, save_best)
+        setup = new_setup(parts, engine, batches, reports, save, engine.interrupted, save_best)
         begin_curriculum(run, setup, ranked=True)
         stages = plan(run, setup)
-        require_space(directory, stages)
+        if engine.group.first:
+            require_space(directory, stages)
         signals.patient = True
         reports.started(run, stages)
         of_data = () if saved else (*parts.notes, *batches.sets.notes)
@@ -129,10 +134,36 @@ def _trained(
             raise diverged(directory, error) from error
 
 
+def _files(parts: Parts, directory: Path, saved: Checkpoint | None) -> Files:
+    """The run's rows and results, as long as the checkpoint has them."""
+    truncate(directory, file_sizes(saved) if saved else {METRICS: 0, EVENTS: 0})
+    typed = _overrides(directory)
+    return Files(directory, parts.choices, typed, parts.debug.status, parts.train.columns)
+
+
+def _reporters(
+    run: Run,
+    parts: Parts,
+    engine: Engine,
+    batches: Batches,
+    saved: Checkpoint | None,
+    files: Files,
+) -> list[Reporter]:
+    """Who is told what happens: the files, the screen, loggers; of several processes one tells."""
+    directory = files.directory
+    book = Book(directory, parts.config, run.clock.step)
+    facts = [engine.facts(), *header(run, batches.sets, parts), *_places(parts, book)]
+    facts += saved.skipped if saved else ()
+    shown = reporter(directory, parts.choices, facts, _resume_command(parts, directory))
+    return [files, shown, *_told(parts, book, [files, shown])]
+
+
 def _savers(
-    parts: Parts, engine: Engine, batches: Batches, files: Files, directory: Path
+    parts: Parts, engine: Engine, batches: Batches, files: Files | None, directory: Path
 ) -> tuple[Save, SaveBest]:
     """What stores a run in its directory, as the newest and as one of the best."""
+    if files is None:
+        return (lambda run: None), no_best
     data, folder = fingerprint(batches.sets), directory / "checkpoints"
     inputs = Inputs.of(batches.sets, parts.data.shape, num_classes(parts)).to_json()
 

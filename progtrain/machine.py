@@ -80,12 +80,9 @@ class Machine:
     def _decide(self) -> State:
         run = self.run
         self.stepper.look_ahead()
-        run.stopped = (
-            StopReason.INTERRUPTED if self.setup.interrupted() else reached(run, self.setup)
-        )
+        run.stopped, due = self._agreed(*self._wishes())
         if run.stopped:
             return State.STOP
-        due = None if run.grown_out else self._due()
         if isinstance(due, StopReason):
             run.grown_out = due
             self.setup.reporter.noted(run, f"Growth is over: {due.value}")
@@ -96,6 +93,25 @@ class Machine:
             self._stage = due
             return State.GROW
         return State.STEP
+
+    def _wishes(self) -> tuple[StopReason | None, Stage | StopReason | None]:
+        """Why to stop, or what to grow, or why growth is over."""
+        stop = StopReason.INTERRUPTED if self.setup.interrupted() else reached(self.run, self.setup)
+        return stop, None if stop or self.run.grown_out else self._due()
+
+    def _agreed(
+        self, stop: StopReason | None, due: Stage | StopReason | None
+    ) -> tuple[StopReason | None, Stage | StopReason | None]:
+        """What all processes do: what rank 0 wants, whatever the others have come to."""
+        group, run = self.setup.engine.group, self.run
+        if not group.anyone(stop is not None or due is not None):
+            return stop, due
+        wishes = group.gathered((stop, due.name if due is not None else None))
+        if any(each != wishes[0] for each in wishes):
+            told = "; ".join(f"{rank}: {_told(*each)}" for rank, each in enumerate(wishes))
+            self.setup.reporter.noted(run, f"processes disagreed, and process 0 decides ({told})")
+        (stop, due), run.memory = group.of_first(((stop, due), run.memory))
+        return stop, due
 
     def _due(self) -> Stage | StopReason | None:
         growth = self.setup.growth
@@ -166,3 +182,7 @@ class Machine:
         self.stepper.settle()
         close(self.run, self.setup, self.stepper.loss)
         return self.run.stopped
+
+
+def _told(stop: StopReason | None, due: str | None) -> str:
+    return f"stop for {stop.name}" if stop else f"grow {due}" if due else "go on"

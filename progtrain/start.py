@@ -21,6 +21,7 @@ from progtrain.growth.average import begin
 from progtrain.growth.first_block import with_blocks
 from progtrain.growth.heads import train_every_head
 from progtrain.hardware.engine import Engine
+from progtrain.hardware.replicas import equalise
 from progtrain.record import edits_of
 from progtrain.report.many import Many
 from progtrain.report.reporter import Reporter
@@ -77,6 +78,8 @@ def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | 
         _go_on(run, parts)
         if _told(saved, "growth") != parts.config.get("growth"):
             run.grown_out = None  # what is allowed now may be more
+    networks = [run.model, *([run.average] if run.average is not None else [])]
+    equalise(engine.group, networks, run.optimizer)
     return run
 
 

@@ -83,7 +83,8 @@ class Stepper:
         self.guard.note(loss)
         self.loss = self._counted(loss)
         self.last = run.clock.now
-        seconds, compiled = time.perf_counter() - begun, setup.engine.graphs != graphs
+        compiled = setup.engine.graphs != graphs
+        seconds = setup.engine.beat(time.perf_counter() - begun)
         run.clock.tick(run.batch_size, flops, seconds, Step(taught, tokens, compiled))
         release(run, setup)
         self._advance(strong)

@@ -1,8 +1,10 @@
-"""One optimizer step, and one evaluation."""
+"""One optimizer step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from math import isfinite
 
 import torch
@@ -10,21 +12,15 @@ from torch import Tensor, nn
 
 from progtrain.contracts import Strength
 from progtrain.curriculum.seen import training_batch
-from progtrain.data.sets import Split
 from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
-from progtrain.growth.heads import answering, mean_loss, outputs_by_head
-from progtrain.metrics.tally import Answers, Tally
-from progtrain.objective import cross_entropy
+from progtrain.growth.heads import mean_loss
+from progtrain.hardware.replicas import leaves_out, own_numbers, unsynchronised
 from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
 from progtrain.transfer.teachers import answer
 from progtrain.withheld import Statistics, Withheld, nonfinite, undone_where
-
-_EVALUATION_BATCH = 1024  # samples, fewer of them where either is more:
-_EVALUATION_INPUTS = 2**22  # numbers that a batch holds
-_EVALUATION_LOGITS = 2**24
 
 
 def learning_rate(run: Run, setup: Setup) -> float:
@@ -47,22 +43,15 @@ def train_step(
 ) -> Tensor:
     """One optimizer step over `accumulate` forward passes; the mean loss on the labels, left on the
     device. What teachers add to it is in `Run.distilled`."""
-    engine, parts = setup.engine, setup.train.accumulate
+    engine = setup.engine
     controls.set(strengths)
     rates = {index: each.newborn_rate for index, each in strengths.items()}
     run.optimizer.set_multiplier(learning_rate(run, setup), rates)
     run.optimizer.zero_grad()
     statistics = Statistics.of(run.model)
-    losses, distilled = list[Tensor](), list[Tensor]()
-    with controls.still_buffers():
-        for part in range(parts):
-            x, y = training_batch(run, setup, part, run.batch_size // parts)
-            with engine.autocast():
-                loss, on_labels, taught = minimised(run, setup, x, y)
-            engine.backward(loss / parts if parts > 1 else loss)
-            losses.append(on_labels.detach())
-            distilled += taught
-    loss = torch.stack(losses).mean() if parts > 1 else losses[0]
+    with controls.still_buffers(), own_numbers(engine.group, run.seed, run.clock.now.samples):
+        losses, distilled = _backward(run, setup)
+    loss = engine.group.mean(torch.stack(losses).mean() if len(losses) > 1 else losses[0])
     run.withheld = _withheld(run, setup, loss)
     statistics.put_back(run.withheld)
     with controls.limited(run.optimizer, strengths):
@@ -71,8 +60,39 @@ def train_step(
     if run.average is not None and run.withheld is not True:
         with undone_where(run.withheld, list(run.average.state_dict().values())):
             update(run.average, run.model, setup.train.ema, run.clock.step)
-    run.distilled = torch.stack(distilled).mean() if distilled else None
+    run.distilled = engine.group.mean(torch.stack(distilled).mean()) if distilled else None
     return loss
+
+
+def _backward(run: Run, setup: Setup) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients of the coming step, over the samples of all processes; the loss on the labels of
+    each forward pass, and what teachers add to it."""
+    engine, parts = setup.engine, setup.train.accumulate
+    group, size = engine.group, run.batch_size // parts
+    called = engine.replicas.of(run.model, partial(_unused, run, setup))
+    losses, distilled = list[Tensor](), list[Tensor]()
+    for part in range(parts):
+        x, y = training_batch(run, setup, part, size)
+        weight = len(y) * group.world / size  # 1 where every process has as many samples
+        with nullcontext() if part + 1 == parts else unsynchronised(called):
+            with engine.autocast(), engine.replicas.over_all():
+                loss, on_labels, taught = minimised(run, setup, x, y, called)
+            loss = loss / parts if parts > 1 else loss
+            engine.backward(loss if weight == 1 else loss * weight)
+        losses.append(on_labels.detach() * weight if weight != 1 else on_labels.detach())
+        distilled += taught
+    return losses, distilled
+
+
+def _unused(run: Run, setup: Setup) -> bool:
+    """Whether there are parameters that would learn and have no part in the loss."""
+    model, probe = run.model, run.probe
+    if setup.engine.settings.compile:
+        return True  # to look would compile it anew
+    model.eval()
+    loss, _ = mean_loss(model, probe.x[:1], probe.y[:1], setup.criterion)
+    model.train()
+    return leaves_out(loss, model)
 
 
 def _withheld(run: Run, setup: Setup, loss: Tensor) -> Withheld:
@@ -107,62 +127,15 @@ def _measure_gradients(run: Run, setup: Setup, loss: Tensor) -> None:
 
 
 def minimised(
-    run: Run, setup: Setup, x: Tensor, y: Tensor
+    run: Run, setup: Setup, x: Tensor, y: Tensor, called: nn.Module | None = None
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-    """The loss of a batch; the part of it on the labels; the distillation loss, where there is."""
-    on_labels, logits = mean_loss(run.model, x, y, setup.criterion)
+    """The loss of a batch; the part of it on the labels; the distillation loss, where there is.
+
+    `called` is what stands around the network (hardware/replicas.py).
+    """
+    on_labels, logits = mean_loss(run.model, x, y, setup.criterion, called)
     teaching = setup.transfer.teaching
     if teaching is None or not run.teachers:
         return on_labels, on_labels, ()
     loss, distilled = teaching.loss(on_labels, logits, [answer(t, x) for t in run.teachers])
     return loss, on_labels, (distilled,)
-
-
-def evaluate(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
-    """The loss and every metric over a whole split, each target once, at the alphas of now.
-
-    Where an average of the weights is kept, its figures are beside them, as `<prefix>/ema/…`.
-    """
-    found = evaluate_network(run.model, setup, split, prefix)
-    if run.average is not None:
-        controls = Controls(run.average, run.events, setup.warmup)
-        found |= evaluate_network(run.average, setup, split, f"{prefix}/ema")
-        controls.lift()
-        run.average.requires_grad_(False)
-    return found
-
-
-def evaluate_network(model: nn.Module, setup: Setup, split: Split, prefix: str) -> dict[str, float]:
-    """Figures of the head that answers, and as `<prefix>/<head>/…` of each where there are several;
-    the backbone is run once."""
-    tallies: dict[str, Tally] = {}
-    model.eval()
-    with (
-        torch.no_grad(),
-        setup.engine.autocast(),
-        answering(model, setup.train.answers),
-        outputs_by_head(model) as by_head,
-    ):
-        for x, y in setup.batches.every(split, evaluation_batch(split, setup.num_classes)):
-            out = model(x)
-            heads = {f"{prefix}/{name}": each for name, each in by_head(out).items()}
-            classes = max(out.shape[-1], setup.num_classes)
-            for name, each in {prefix: out, **heads}.items():
-                logits = each if each.dtype is torch.float64 else each.float()
-                knows = logits.shape[-1] == out.shape[-1]  # else it may not know a target
-                summed = cross_entropy(logits, y, "sum") if knows else None
-                tally = tallies.setdefault(name, Tally(setup.metrics, setup.bytes_per_target))
-                tally.add(Answers.of(logits, y, classes), summed)
-    model.train()
-    return {
-        f"{name}/{figure}": value
-        for name, tally in tallies.items()
-        for figure, value in tally.figures().items()
-    }
-
-
-def evaluation_batch(split: Split, num_classes: int) -> int:
-    """Samples of one batch, so that memory does not depend on how large a sample is."""
-    inputs, targets = split.x[0].numel(), split.y[0].numel()
-    fitting = (_EVALUATION_INPUTS // inputs, _EVALUATION_LOGITS // (targets * num_classes))
-    return max(1, min(_EVALUATION_BATCH, *fitting))

@@ -23,6 +23,7 @@ from run_kit import at_step, differences, parts, resume, some
 from run_kit import train as train_job
 from torch import Tensor
 
+from progtrain.evaluation import evaluate as evaluate_run
 from progtrain.growth.average import begin, follow, update
 from progtrain.growth.grow import grow
 from progtrain.growth.newborn import evaluate
@@ -30,7 +31,6 @@ from progtrain.growth.operators.widen_duplicate import WidenDuplicate
 from progtrain.growth.rollback import Before
 from progtrain.machine import Machine
 from progtrain.setup import Setup
-from progtrain.steps import evaluate as evaluate_run
 
 PRESERVING = [
     *[("widen", o) for o in ("zero", "paired", "gradmax", "duplicate")],

@@ -14,7 +14,7 @@ import torch
 from run_kit import at_step, branch, differences, digest, otherwise, parts, resume, train
 from torch.nn import functional as F
 
-from progtrain import job, steps
+from progtrain import evaluation, job
 from progtrain.build import Parts
 from progtrain.checkpoint.read import latest
 from progtrain.clock import Clock, Duration, Moment
@@ -117,7 +117,7 @@ def test_a_batch_may_be_longer_than_an_epoch() -> None:
 
 def test_evaluation_is_exact_over_an_uneven_last_batch(tmp_path: Path) -> None:
     made = parts("growth=none", "train.duration=5steps")
-    with mock.patch.object(steps, "_EVALUATION_BATCH", 5):
+    with mock.patch.object(evaluation, "_EVALUATION_BATCH", 5):
         ended = train(made, tmp_path, store=False)
     split = made.data.load().validation
     assert len(split) % 5, "the last batch is to be smaller"
@@ -133,7 +133,7 @@ def test_evaluation_is_exact_over_an_uneven_last_batch(tmp_path: Path) -> None:
 def test_evaluating_in_other_batches_gives_the_same_metrics(tmp_path: Path) -> None:
     made = parts("growth=schedule")
     whole = train(made, tmp_path / "a", store=False)
-    with mock.patch.object(steps, "_EVALUATION_BATCH", 3):
+    with mock.patch.object(evaluation, "_EVALUATION_BATCH", 3):
         small = train(made, tmp_path / "b", store=False)
     for one, other in zip(whole.run.history, small.run.history, strict=True):
         assert one.metrics == pytest.approx(other.metrics, rel=1e-6)

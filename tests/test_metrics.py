@@ -31,7 +31,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from progtrain import steps
+from progtrain import evaluation
 from progtrain.command_line.check import _top_level_problems
 from progtrain.errors import ConfigError, SettingError
 from progtrain.growth.condition import Condition
@@ -226,14 +226,14 @@ def test_an_evaluation_is_exact_for_every_metric_in_any_batches(size: int) -> No
     split = setup.batches.sets.validation
     x = setup.batches.sets.normalise(split.x).double()
     with (
-        mock.patch.object(steps, "_EVALUATION_BATCH", size),
+        mock.patch.object(evaluation, "_EVALUATION_BATCH", size),
         mock.patch.object(
             type(setup.batches),
             "_ready",
             lambda self, x, y: (self.sets.normalise(x).double(), y.long()),
         ),
     ):
-        found = steps.evaluate_network(machine.run.model, setup, split, "val")
+        found = evaluation.evaluate_network(machine.run.model, setup, split, "val")
     with torch.no_grad():
         logits = machine.run.model.eval()(x)
     assert len(found) == 4

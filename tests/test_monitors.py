@@ -14,6 +14,7 @@ from injected import GROWING, USELESS, WATCHED, WILD, Rated, exploding
 from run_kit import Finished, parts, train
 
 from progtrain.errors import ConfigError
+from progtrain.evaluation import evaluate_network
 from progtrain.flops import forward_flops, num_params
 from progtrain.growth.counterfactual import contribution, measured
 from progtrain.growth.counterfactual import parts as pieces
@@ -24,7 +25,6 @@ from progtrain.monitors.instability import scatter
 from progtrain.optimizers.adamw import AdamW
 from progtrain.recent import Recent
 from progtrain.run import Phase, StopReason
-from progtrain.steps import evaluate_network
 
 STILL = ("growth.stages.deeper.at=35steps", "growth.stages.wider.at=38steps", "optimizer.lr=1e-9")
 SLOW = ("monitor=slow", "monitor.slow.patience=2", "train.evaluate_every=2steps")

@@ -10,10 +10,10 @@ from run_kit import parts, train
 from torch.nn import functional as F
 
 from progtrain.data.sets import Split
+from progtrain.evaluation import evaluation_batch
 from progtrain.flops import training_flops
 from progtrain.models.gpt import GPT
 from progtrain.objective import correct, cross_entropy
-from progtrain.steps import evaluation_batch
 
 TEXT = ("model=gpt", "data=text", "data.length=8", "data.bytes=3000", "growth=none")
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from progtrain.errors import ConfigError, GrowthError
+from progtrain.evaluation import evaluate as figures
 from progtrain.flops import training_flops
 from progtrain.growth.add_head import Heads
 from progtrain.growth.grow import Host, grow
@@ -35,7 +36,6 @@ from progtrain.growth.operators.add_outputs import AddOutputs
 from progtrain.growth.operators.add_stage_head import AddStageHead, free_name
 from progtrain.run import Run, Stage
 from progtrain.settings import Checkpoints
-from progtrain.steps import evaluate as figures
 
 ADAMW = make("optimizer", "adamw")
 HEADED = (  # two more heads at 6 and 14

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from progtrain.contracts import Operator, Strength
 from progtrain.errors import GrowthError, SettingError
+from progtrain.evaluation import evaluate
 from progtrain.growth.controls import Controls, new_modules
 from progtrain.growth.grow import Host, grow
 from progtrain.growth.identity import silence_newborn
@@ -45,7 +46,6 @@ from progtrain.growth.operators.widen_zero import WidenZero
 from progtrain.growth.widen_space import Slab
 from progtrain.machine import Machine
 from progtrain.run import Event, Phase
-from progtrain.steps import evaluate
 from progtrain.warmups.frozen_host import FrozenHost
 from progtrain.warmups.linear_ramp import LinearRamp
 from progtrain.warmups.lr import LearningRateWarmup

@@ -24,24 +24,28 @@ _DRAWS, _AUGMENT = 0x5EED, 0xA09
 
 
 def training_batch(run: Run, setup: Setup, part: int, size: int) -> tuple[Tensor, Tensor]:
-    """Forward pass `part` of the coming step: `size` samples and their targets.
+    """Forward pass `part` of the coming step: `size` samples and their targets, or of several
+    processes this one's share of them.
 
     Augmented, normalised, in the view's size, mixed; what is drawn depends on the run's seed and
     the samples' places in the stream alone.
     """
     position = run.clock.now.samples + part * size
-    places = _places(run, setup.batches, position, size)
+    places = _places(run, setup.batches, position, size, setup.engine.group.share(size))
     index, draws = next(places)
     x, y = setup.batches.taken(index, draws, setup.augments, places)
     x, y = shaped(x, run.view), cut(y, run.view)
     return setup.mix(x, y, setup.num_classes, draws.named("mix"))
 
 
-def _places(run: Run, batches: Batches, position: int, size: int) -> Iterator[tuple[Tensor, Draws]]:
-    """Batches of the stream from `position` on, as long as the view stays what it is."""
+def _places(
+    run: Run, batches: Batches, position: int, size: int, share: slice
+) -> Iterator[tuple[Tensor, Draws]]:
+    """`share` of the batches of the stream from `position` on, as long as the view stays what it
+    is."""
     while True:
-        index = drawn(run.order, run.view.share, batches, position, size)
-        yield index, Draws(mixed(batches.seed, _AUGMENT), position, size)
+        index = drawn(run.order, run.view.share, batches, position, size)[share]
+        yield index, Draws(mixed(batches.seed, _AUGMENT), position + share.start, len(index))
         position += size
 
 

@@ -225,19 +225,24 @@ class Batches:
             self._order = {**dict(last), epoch: order}
         return self._order[epoch]
 
-    def every(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All samples of a split once, in order; the last batch may be smaller."""
-        starts = range(0, len(split), size)
-        reads: list[Wanted] = [
-            [(i, None) for i in range(start, min(start + size, len(split)))]
-            for start in (starts if split.reader else ())
-        ]
-        for number, start in enumerate(starts):
+    def every(
+        self, split: Split, size: int, share: Callable[[int], slice] = slice
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples of a split once, in order; the last batch may be smaller.
+
+        `share` says which of so many samples of a batch are wanted: by default all.
+        """
+        parts: list[range] = []
+        for start in range(0, len(split), size):
+            whole = range(start, min(start + size, len(split)))
+            parts.append(whole[share(len(whole))])
+        reads: list[Wanted] = [[(i, None) for i in p] for p in parts] if split.reader else []
+        for number, part in enumerate(parts):
             if split.reader is None:
-                x = split.x[start : start + size]
+                x = split.x[part.start : part.stop]
             else:
                 x = split.reader.read(reads[number], reads[number + 1 :])
-            yield self._ready(x, split.y[start : start + size])
+            yield self._ready(x, split.y[part.start : part.stop])
 
 
 def wanted(index: Tensor, draws: Draws | None) -> Wanted:

@@ -12,6 +12,7 @@ from itertools import islice
 
 from torch import nn
 
+from progtrain.evaluation import evaluate_network
 from progtrain.flops import forward_flops
 from progtrain.growth.edits import Edit
 from progtrain.growth.first_block import FirstBlock
@@ -22,7 +23,6 @@ from progtrain.growth.insert_module import InsertModule
 from progtrain.growth.widen_space import Slab, WidenSpace
 from progtrain.run import Event, Run
 from progtrain.setup import Setup
-from progtrain.steps import evaluate_network
 
 Names = tuple[str, ...]
 

@@ -79,15 +79,22 @@ def train_every_head(model: nn.Module) -> None:
 
 
 def mean_loss(
-    model: nn.Module, x: Tensor, y: Tensor, criterion: Criterion = plain
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    criterion: Criterion = plain,
+    called: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The loss on the labels, a mean over all heads that learn, and the logits of the newest."""
-    heads = heads_of(model)
+    """The loss on the labels, a mean over all heads that learn, and the logits of the newest.
+
+    `called` is what is called in place of the network, where something stands around it.
+    """
+    heads, run = heads_of(model), called or model
     if heads is None or not heads.every:
-        logits = model(x)
+        logits = run(x)
         return measured(criterion, logits, y), logits
     with outputs_by_head(model) as by_head:
-        logits = model(x)
+        logits = run(x)
         outputs = by_head(logits)
     sizes = {name: out.shape[-1] for name, out in outputs.items()}
     if len(set(sizes.values())) != 1:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from progtrain.account import GROWTH
+from progtrain.evaluation import evaluate
 from progtrain.growth.condition import Condition
 from progtrain.growth.counterfactual import contribution, evaluation_flops
 from progtrain.growth.expression import Name, asked
 from progtrain.growth.policy import FATE
 from progtrain.run import Event, Run
 from progtrain.setup import Setup
-from progtrain.steps import evaluate
 
 
 def unpaid(run: Run, setup: Setup, event: Event) -> str | None:

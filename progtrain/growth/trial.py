@@ -21,6 +21,7 @@ from torch import nn
 from progtrain.account import EVALUATION, GROWTH
 from progtrain.boundary import grow
 from progtrain.errors import GrowthError, NothingToGrowError, require
+from progtrain.evaluation import evaluate
 from progtrain.flops import forward_flops
 from progtrain.growth.controls import Controls
 from progtrain.growth.declared import decline
@@ -32,7 +33,6 @@ from progtrain.settings import Nonfinite
 from progtrain.setup import Setup, no_best
 from progtrain.spent import Spent
 from progtrain.state import random_numbers, set_random_numbers
-from progtrain.steps import evaluate
 
 if TYPE_CHECKING:
     from progtrain.growth.choice import Candidate
@@ -101,7 +101,7 @@ def tried(run: Run, setup: Setup, stage: Stage, train: Train) -> Stage | None:
             flops += error.flops
         if setup.interrupted():  # a resumed run tries them all again, and pays then
             return None
-    run.clock.charge(GROWTH, flops, time.perf_counter() - begun)
+    run.clock.charge(GROWTH, flops, setup.engine.seconds_since(begun))
     if not scores.keys() - {NOT_GROWING}:
         raise NothingToGrowError(f"No candidate can grow. {' '.join(failed)}")
     return _winner(run, setup, stage, scores)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from progtrain.errors import EnvironmentProblem, require
 from progtrain.hardware.group import Group
+from progtrain.hardware.replicas import Replicas
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.withheld import Withheld, step_unless
 
@@ -27,6 +30,7 @@ class Settings:
     deterministic: bool
     threads: int | None
     data_on_device: bool
+    sync_norm: bool = True  # of several processes: batch norm looks at the batch of all
 
 
 def check(precision: str, threads: int | None) -> None:
@@ -42,6 +46,9 @@ class Engine:
         self, device: torch.device, settings: Settings, group: Group | None = None
     ) -> None:
         self.device, self.settings, self.group = device, settings, group or Group()
+        self.replicas = Replicas(self.group, device, settings.sync_norm and not settings.compile)
+        self.came: Callable[[], bool] = lambda: False  # whether this process is asked to stop
+        self._asked = False  # whether any is
         check_precision(device, settings.precision)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -83,6 +90,20 @@ class Engine:
             return 0
         counted = torch._dynamo.utils.counters["stats"]  # pyright: ignore[reportPrivateUsage]
         return int(counted["unique_graphs"])
+
+    def beat(self, seconds: float) -> float:
+        """A step is over that took so long: its seconds, as all processes count them."""
+        if self.group.world > 1:
+            seconds, self._asked = self.group.beat(seconds, self.came())
+        return seconds
+
+    def interrupted(self) -> bool:
+        """Whether the run is asked to stop; several processes learn of it with the same step."""
+        return self._asked if self.group.world > 1 else self.came()
+
+    def seconds_since(self, begun: float) -> float:
+        """Wall-clock seconds since `begun` (`time.perf_counter`), as all processes count them."""
+        return self.group.of_first(time.perf_counter() - begun)
 
     def free_memory(self) -> int | None:
         """Bytes that the device has left; None where nobody says."""
@@ -134,6 +155,7 @@ class Engine:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "precision": self.settings.precision,
+            "processes": self.group.world,
         }
 
     def facts(self) -> str:
@@ -149,6 +171,7 @@ class Engine:
             where,
             self.settings.precision,
         ]
+        words += [f"{self.group.world} processes"] if self.group.world > 1 else []
         return ", ".join(words + (["compiled"] if self.settings.compile else []))
 
 

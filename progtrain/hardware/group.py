@@ -48,6 +48,11 @@ class Group:
         start = self.rank * each + min(self.rank, over)
         return slice(start, start + each + (self.rank < over))
 
+    def some(self, count: int) -> slice:
+        """The same, and the first of them where it would be empty."""
+        mine = self.share(count)
+        return mine if mine.stop > mine.start else slice(0, 1)
+
     def of_first(self, value: T) -> T:
         """What rank 0 gives; a collective call."""
         return value
@@ -64,9 +69,17 @@ class Group:
     def send_first(self, tensors: list[Tensor]) -> None:
         """Overwrite `tensors` with those of rank 0."""
 
+    def mean(self, number: Tensor) -> Tensor:
+        """Over all ranks, left on the device."""
+        return number
+
     def beat(self, seconds: float, asked: bool) -> tuple[float, bool]:
         """After a step: rank 0's seconds of it, and whether any rank is asked to stop."""
         return seconds, asked
+
+    def anyone(self, wants: bool) -> bool:
+        """Whether any rank does."""
+        return wants
 
     def barrier(self) -> None:
         """Wait for all."""
@@ -107,6 +120,14 @@ class Joined(Group):
         seconds, anyone = told.tolist()
         return seconds, anyone > 0
 
+    def mean(self, number: Tensor) -> Tensor:
+        return self.reduced(number, "sum") / self.world
+
+    def anyone(self, wants: bool) -> bool:
+        told = torch.tensor(int(wants))
+        dist.all_reduce(told)
+        return bool(told)
+
     def barrier(self) -> None:
         dist.all_reduce(torch.zeros(1))
 
@@ -130,6 +151,7 @@ def agree(group: Group, what: str, value: object) -> None:
 def joined(device_type: str, timeout: float) -> Joined:
     """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT tell of.
 
+    Processes that share a file can meet there instead: PROGTRAIN_STORE=file://<path>.
     `timeout`: seconds after which a rank that waits for another gives up. A second call finds the
     group that the first has joined.
     """
@@ -137,8 +159,8 @@ def joined(device_type: str, timeout: float) -> Joined:
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     if device_type == "cuda":
         torch.cuda.set_device(local)
+    meet = os.environ.get("PROGTRAIN_STORE", "env://")
+    patience = timedelta(seconds=timeout)
     if not dist.is_initialized():
-        dist.init_process_group(
-            backend, timeout=timedelta(seconds=timeout), rank=rank, world_size=world
-        )
+        dist.init_process_group(backend, meet, patience, world_size=world, rank=rank)
     return Joined(rank, world, local)

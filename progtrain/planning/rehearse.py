@@ -20,6 +20,7 @@ import torch
 
 from progtrain.anchors import ANCHORS, anchor
 from progtrain.data.sets import Split
+from progtrain.evaluation import evaluate, evaluation_batch
 from progtrain.growth.guard import guarded
 from progtrain.growth.life import strengths
 from progtrain.planning.memory import held, measured
@@ -28,7 +29,7 @@ from progtrain.run import Phase, Run
 from progtrain.setup import Setup
 from progtrain.state import random_numbers, set_random_numbers
 from progtrain.stepper import Stepper
-from progtrain.steps import evaluate, evaluation_batch, train_step
+from progtrain.steps import train_step
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from progtrain.checkpoint.format import Checkpoint
 from progtrain.clock import Clock, Duration
 from progtrain.data.sets import Batches, Split
 from progtrain.errors import ConfigError
+from progtrain.evaluation import evaluate
 from progtrain.growth.average import begin
 from progtrain.growth.controls import Controls
 from progtrain.growth.freezing import frozen_now
@@ -28,7 +29,6 @@ from progtrain.report.files import strict
 from progtrain.run import Json, Probe, Run
 from progtrain.setup import Setup
 from progtrain.start import batches_of, new_setup
-from progtrain.steps import evaluate
 
 if TYPE_CHECKING:
     from progtrain.command_line.from_checkpoint import Request

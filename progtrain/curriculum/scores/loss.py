@@ -13,12 +13,13 @@ from progtrain.account import SCORES
 from progtrain.curriculum.view import View
 from progtrain.data.sets import mixed
 from progtrain.errors import require
+from progtrain.evaluation import evaluation_batch
 from progtrain.flops import forward_flops
 from progtrain.growth.controls import Controls
 from progtrain.objective import sample_losses
 from progtrain.run import Run
 from progtrain.setup import Setup
-from progtrain.steps import evaluation_batch, train_step
+from progtrain.steps import train_step
 
 _REFERENCE = 2  # mixed with the run's seed
 
@@ -50,7 +51,7 @@ class Loss:
             engine.scaler.load_state_dict(scaler)
         flops = reference.clock.now.flops - run.clock.now.flops
         flops += len(losses_N) * forward_flops(reference.model, run.probe.x)
-        run.clock.charge(SCORES, flops, time.perf_counter() - begun)
+        run.clock.charge(SCORES, flops, engine.seconds_since(begun))
         return losses_N
 
     def _trained(self, run: Run, setup: Setup) -> Run:

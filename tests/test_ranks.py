@@ -1,0 +1,183 @@
+"""Runs of two processes on a CPU: the same run as one process makes, to rounding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from growth_kit import a_machine, a_model, make
+from ranks_kit import Ranks, group, ranks, values
+from run_kit import Spy, parts, train
+
+from progtrain import boundary, job
+from progtrain.build import Parts
+from progtrain.evaluation import evaluate_network
+from progtrain.growth.schedule import Schedule
+from progtrain.hardware import replicas
+from progtrain.run import Run, StopReason
+
+# SGD: under Adam a bias before a norm, whose gradient is rounding alone, moves by whole steps
+STEADY = ("optimizer=sgd", "optimizer.lr=0.01", "train.accumulate=2", "train.batch_size=8")
+TWICE = ("growth.stages.deeper.at=6steps", "growth.stages.wider.at=12steps")
+RAMP = ("warmup=linear_ramp", "warmup.length=3steps", "train.clip=1", "train.ema=0.9")
+GROWN = ("growth=schedule", *STEADY, *TWICE, *RAMP, "train.duration=20steps")
+SAME = ("losses", "digest", "history", "clock", "grown")
+
+
+def built(*overrides: str) -> Parts:
+    """The parts of a run; on a rank, with its hardware."""
+    made = parts(*overrides)
+    return replace(made, hardware=Ranks()) if "RANK" in os.environ else made
+
+
+def trained(overrides: tuple[str, ...], directory: Path, again: bool = False) -> dict[str, Any]:
+    """What a run comes to, on this rank."""
+    made, spy, many = replace(built(*overrides), resume=again), Spy(), job.Many
+    with mock.patch.object(job, "Many", lambda told: many([*told, spy])):
+        train(made, directory)
+    assert spy.run is not None
+    history = [observation.metrics for observation in spy.run.history]
+    grown = [event.stage for event in spy.run.events]
+    found = {"losses": spy.losses, "digest": spy.digest, "grown": grown, "history": history}
+    return {**found, "notes": spy.notes, "clock": spy.run.clock.now}
+
+
+def alike(told: list[dict[str, Any]]) -> None:
+    for other in told[1:]:
+        assert {key: other[key] for key in SAME} == {key: told[0][key] for key in SAME}
+
+
+def close(mine: dict[str, Any], one: dict[str, Any], rel: float = 1e-5) -> None:
+    assert mine["grown"] == one["grown"]
+    assert mine["losses"] == pytest.approx(one["losses"], rel=rel)
+    for own, other in zip(mine["history"], one["history"], strict=True):
+        assert own == pytest.approx(other, rel=rel, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(RAMP, id="ramp, accumulation, clipping, average"),
+        pytest.param(("warmup=frozen_host", "warmup.isolation=3steps"), id="frozen host"),
+        pytest.param(("transfer=distill", "warmup=zero_init"), id="teacher"),
+        pytest.param(("model=gpt", "model.width=16", "data=text", "data.bytes=4000"), id="text"),
+        pytest.param(("model=cnn", "augment=standard", "data.shape=[1,8,8]"), id="images"),
+    ],
+)
+def test_two_processes_make_the_run_of_one(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    settings = ("growth=schedule", *STEADY, *TWICE, "train.duration=20steps", *chosen)
+    one = trained(settings, tmp_path / "one")
+    two = values(2, trained, settings, tmp_path / "two")
+    assert len(one["grown"]) == 2
+    alike(two)
+    close(two[0], one)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    """From one to two and back, with the samples and the growths of a run that never stopped."""
+    stops = [(*GROWN, "scheduler=constant", f"train.duration={n}steps") for n in (16, 18, 20)]
+    whole = trained(stops[-1], tmp_path / "whole")
+    first = trained(stops[0], tmp_path / "moving")
+    second = values(2, trained, stops[1], tmp_path / "moving", True)[0]
+    third = trained(stops[2], tmp_path / "moving", True)
+    losses = [*first["losses"], *second["losses"], *third["losses"]]
+    assert losses == pytest.approx(whole["losses"], rel=1e-5)
+    assert third["grown"] == whole["grown"] == ["deeper", "wider"]
+
+
+def on_rank_1(real: Callable[..., Any], otherwise: Callable[[Any, Any], Any]) -> Any:
+    return otherwise if os.environ["RANK"] == "1" else real
+
+
+def disagreeing(overrides: tuple[str, ...], directory: Path) -> dict[str, Any]:
+    """Rank 1 would grow at once, and never when rank 0 does; later it would stop."""
+
+    def otherwise(policy: Schedule, run: Run) -> Any:
+        due = real(policy, run)
+        if due is None and run.clock.step in (3, 16):
+            return policy.upcoming(run) if run.clock.step == 3 else StopReason.MAX_STAGES
+        return None
+
+    real = Schedule.next
+    with mock.patch.object(Schedule, "next", on_rank_1(real, otherwise)):
+        return trained(overrides, directory)
+
+
+def test_ranks_that_disagree_do_what_rank_0_decides(tmp_path: Path) -> None:
+    chosen = GROWN
+    told = values(2, disagreeing, chosen, tmp_path / "two")
+    alike(told)
+    close(told[0], trained(chosen, tmp_path / "one"))
+    notes = [note for note in told[0]["notes"] if "disagreed" in note]
+    assert "process 0 decides (0: go on; 1: grow deeper)" in notes[0]
+    assert "(0: grow deeper; 1: go on)" in notes[1]
+
+
+def failing(overrides: tuple[str, ...], directory: Path) -> dict[str, Any]:
+    def otherwise(*_: Any) -> Any:
+        raise MemoryError("no room")
+
+    with mock.patch.object(boundary, "transact", on_rank_1(boundary.transact, otherwise)):
+        return trained(overrides, directory)
+
+
+def test_where_one_rank_cannot_grow_none_does(tmp_path: Path) -> None:
+    told = ranks(2, failing, GROWN, tmp_path / "two")
+    assert [each.kind for each in told] == ["GrowthError", "GrowthError"]
+    assert all("no room (told by process 1 of 2; none has grown)" in each.error for each in told)
+    resumed = trained(GROWN, tmp_path / "two", True)  # what it stored is whole
+    assert resumed["grown"] == ["deeper", "wider"]
+
+
+def strayed(overrides: tuple[str, ...], directory: Path) -> dict[str, Any]:
+    """On rank 1 an operator's new weights come out otherwise, as they may on a GPU."""
+
+    def otherwise(*given: Any) -> Any:
+        event = real(*given)
+        for parameter in given[0].model.parameters():
+            parameter.data.add_(1e-3)
+        return event
+
+    real = boundary.transact
+    with mock.patch.object(boundary, "transact", on_rank_1(real, otherwise)):
+        return trained(overrides, directory)
+
+
+def test_new_weights_are_equal_to_the_bit(tmp_path: Path) -> None:
+    chosen = GROWN
+    told = values(2, strayed, chosen, tmp_path / "two")
+    alike(told)
+    close(told[0], trained(chosen, tmp_path / "one"))
+
+
+def counted(samples: int) -> dict[str, float]:
+    machine = a_machine(a_model("cnn"), make("optimizer", "sgd"))
+    setup, split = machine.setup, machine.setup.batches.sets.validation
+    few = replace(split, x=split.x[:samples], y=split.y[:samples])
+    if "RANK" in os.environ:
+        setup.engine.group = group()
+    return evaluate_network(machine.run.model, setup, few, "val")
+
+
+@pytest.mark.parametrize("samples", [1, 7])
+def test_an_evaluation_counts_every_sample_once(samples: int) -> None:
+    """One process has none of a single sample, and still takes part."""
+    told = values(2, counted, samples)
+    assert told[0] == told[1] == pytest.approx(counted(samples), rel=1e-6)
+
+
+def numbers() -> tuple[list[float], list[float]]:
+    with replicas.own_numbers(group(), 3, 64):
+        inside = torch.rand(3).tolist()
+    return inside, torch.rand(3).tolist()
+
+
+def test_random_numbers_of_forward_passes_differ_and_no_others() -> None:
+    (mine, after), (theirs, after_too) = values(2, numbers)
+    assert not set(mine) & set(theirs) and after == after_too
