@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from progtrain.checkpoint.lock import RunLock, acquire
-from progtrain.command_line import resume, spawn, told
+from progtrain.command_line import preflight, resume, spawn, told
 from progtrain.command_line.argv import key_of
 from progtrain.command_line.directory import holds_checkpoint
 from progtrain.command_line.ranks import Work
@@ -112,6 +112,7 @@ def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float
     if parts.task == "plan":
         return train_job(parts, directory, lock)
     count = parts.hardware.processes()
+    preflight.divided(parts.train.batch_size, count)
     told.write_config(parts.config, directory)
     if count == 1 or here() is not None:
         return train_job(parts, directory, lock)
