@@ -172,3 +172,17 @@ def test_an_error_is_the_same_in_another_process(error: Exception) -> None:
 
     back = attempt(fail, 1).error()
     assert type(back) is type(error) and str(back) == str(error) and vars(back) == vars(error)
+
+
+def test_jobs_at_once_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from progtrain.hardware import devices
+
+    taken: list[int] = []
+    monkeypatch.setattr(devices, "gpus", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    for number in range(3):
+        devices.take_turn(number)
+    assert taken == [0, 1, 0]
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda number: f"card {number}")
+    with pytest.raises(EnvironmentProblem, match=r"hardware.index=2.*0 \(card 0\), 1 \(card 1\)"):
+        devices.gpu(2)

@@ -108,6 +108,7 @@ def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float
     from progtrain import build
     from progtrain.job import train_job
 
+    _take_turn()
     parts = build.build(config)
     if parts.task == "plan":
         return train_job(parts, directory, lock)
@@ -117,6 +118,17 @@ def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float
     if count == 1 or here() is not None:
         return train_job(parts, directory, lock)
     return spawn.run(Work.of(config, directory), count, lock)
+
+
+def _take_turn() -> None:
+    """Where jobs run at once on one machine, each makes the next GPU its current one."""
+    hydra = HydraConfig.get()
+    launcher = hydra.launcher
+    at_once = str(launcher._target_).endswith(".JoblibLauncher") and launcher.get("n_jobs") != 1
+    if hydra.mode == RunMode.MULTIRUN and at_once:
+        from progtrain.hardware.devices import take_turn
+
+        take_turn(int(hydra.job.num))
 
 
 def _release(config: DictConfig) -> None:

@@ -20,7 +20,7 @@ class GPU:
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads; null: torch's choice
     data_on_device: bool = True
-    index: int | None = None  # of the visible GPUs; null: the first, in a multirun each job's own
+    index: int | None = None  # null: the first; with joblib job number % GPUs
 
     def __post_init__(self) -> None:
         check(self.precision, self.threads)
