@@ -5,12 +5,13 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from progtrain.errors import ConfigError
-from progtrain.hardware.place import among_several
+from progtrain.hardware.place import among_several, translate_slurm
 
 
 def refuse(config: DictConfig) -> None:
     """Raise where the run cannot be: `EnvironmentProblem` for what the machine lacks,
     `ConfigError` for settings that contradict the number of processes."""
+    translate_slurm()
     place = among_several()
     if place is not None:
         raise ConfigError(
