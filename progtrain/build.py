@@ -239,6 +239,11 @@ def _early(config: DictConfig) -> list[str]:
     return [*early.late_stages(growth, train), *early.refused_networks(factory, sizes, limit)]
 
 
+def hardware(config: DictConfig) -> Hardware:
+    """The hardware alone, of settings that are right."""
+    return _make(config, "hardware")
+
+
 def _make(config: DictConfig, path: str) -> Any:
     """Build one node; what its class refuses becomes a `ConfigError` with the full name."""
     node = OmegaConf.select(config, path)

@@ -25,6 +25,7 @@ from progtrain.command_line import (
     from_checkpoint,
     interrupted,
     job,
+    preflight,
     resume,
     study,
 )
@@ -79,6 +80,8 @@ def _run(argv: Sequence[str]) -> int:
         return _launch(command)
     for warning in planned.warnings:
         print(f"warning: {job.printable(warning)}", file=sys.stderr)
+    if command.mode is Mode.RUN:  # jobs of a multirun may run on another machine
+        preflight.refuse(planned.config)
     command, place = _placed(_seeded(command, planned), planned)
     if command.mode is not Mode.SWEEP:
         return _launch(command)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 WANTED = (signal.SIGINT, signal.SIGTERM)
+_ECHO = 2.0  # seconds in which one of several processes hears of one signal from all sides
 _STORING = "\nInterrupted: ends with a checkpoint after this step; once more ends at once.\n"
 
 
@@ -32,6 +34,7 @@ class Signals:
 
     number: int = 0
     patient: bool = False  # whether the run is to be stored first
+    since: float = 0.0  # when it came (`time.monotonic`)
 
     def came(self) -> bool:
         """Whether one did."""
@@ -39,9 +42,12 @@ class Signals:
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
-        if self.number or not self.patient:
+        now = time.monotonic()
+        if self.number and os.environ.get("RANK") and now < self.since + _ECHO:
+            return
+        again, self.number, self.since = self.number, number, now
+        if again or not self.patient:
             raise Ended(number)
-        self.number = number
         # not print: it may be what the signal has interrupted
         os.write(2, _STORING.encode())
 
@@ -50,7 +56,7 @@ class Signals:
 def asked() -> Generator[Signals]:
     """SIGINT and SIGTERM ask these signals; off the main thread, they do as before."""
     signals = Signals()
-    with _handled(signals.ask):
+    with handled(signals.ask):
         yield signals
 
 
@@ -61,12 +67,13 @@ def ending() -> Generator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise Ended(number)
 
-    with _handled(end):
+    with handled(end):
         yield
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
+def handled(handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
+    """SIGINT and SIGTERM go to `handler`; off the main thread, where they did before."""
     try:
         before = [signal.signal(number, handler) for number in WANTED]
     except ValueError:  # not the main thread

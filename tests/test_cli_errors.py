@@ -130,7 +130,7 @@ NAMES = {
     ),
     "33 another name for a GPU": (
         "hardware=cuda",
-        "Unknown hardware 'cuda'. Did you mean 'gpu'? Available: auto, cpu, gpu.",
+        "Unknown hardware 'cuda'. Did you mean 'gpu'? Available: auto, cpu, ddp, gpu.",
     ),
     "65 option outside": (
         "model=../../x",

@@ -8,8 +8,10 @@ import os
 import re
 import socket
 from datetime import datetime
+from multiprocessing import reduction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from weakref import WeakSet
 
 from progtrain.errors import BusyError, EnvironmentProblem
@@ -40,6 +42,11 @@ class RunLock:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a process that `multiprocessing` starts: it holds the lock as well."""
+        assert self._descriptor is not None
+        return _inherited, (self.path, reduction.DupFd(self._descriptor))
+
     def __enter__(self) -> RunLock:
         return self
 
@@ -50,6 +57,10 @@ class RunLock:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _inherited(path: Path, descriptor: Any) -> RunLock:
+    return RunLock(path, descriptor.detach())
 
 
 _held: WeakSet[RunLock] = WeakSet()

@@ -15,11 +15,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from progtrain.checkpoint.lock import RunLock, acquire
-from progtrain.command_line import resume, told
+from progtrain.command_line import preflight, resume, spawn, told
 from progtrain.command_line.argv import key_of
 from progtrain.command_line.directory import holds_checkpoint
+from progtrain.command_line.ranks import Work
 from progtrain.command_line.recipes import release
 from progtrain.errors import BusyError, ConfigError, Interrupted, ProgtrainError, SettingError
+from progtrain.hardware.place import here
 from progtrain.page.leave import leave
 
 _STUDY = ".StudySweeper"
@@ -106,10 +108,27 @@ def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float
     from progtrain import build
     from progtrain.job import train_job
 
+    _take_turn()
     parts = build.build(config)
-    if parts.task != "plan":
-        told.write_config(parts.config, directory)
-    return train_job(parts, directory, lock)
+    if parts.task == "plan":
+        return train_job(parts, directory, lock)
+    count = parts.hardware.processes()
+    preflight.divided(parts.train.batch_size, count)
+    told.write_config(parts.config, directory)
+    if count == 1 or here() is not None:
+        return train_job(parts, directory, lock)
+    return spawn.run(Work.of(config, directory), count, lock)
+
+
+def _take_turn() -> None:
+    """Where jobs run at once on one machine, each makes the next GPU its current one."""
+    hydra = HydraConfig.get()
+    launcher = hydra.launcher
+    at_once = str(launcher._target_).endswith(".JoblibLauncher") and launcher.get("n_jobs") != 1
+    if hydra.mode == RunMode.MULTIRUN and at_once:
+        from progtrain.hardware.devices import take_turn
+
+        take_turn(int(hydra.job.num))
 
 
 def _release(config: DictConfig) -> None:

@@ -219,6 +219,10 @@ class Logger(Protocol):
 class Hardware(Protocol):
     """Where and in which precision (group `hardware`)."""
 
+    def processes(self) -> int:
+        """How many processes a run is on this machine; raises where it lacks a device."""
+        ...
+
     def open(self) -> Engine:
         """Check that the device and the precision exist; set torch's switches."""
         ...

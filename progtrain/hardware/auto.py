@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from progtrain.hardware.engine import Engine, Settings, check
+from progtrain.hardware.engine import Engine, Settings, check, check_precision
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,18 @@ class Auto:
     def __post_init__(self) -> None:
         check(self.precision, self.threads, self.compile)
 
+    def processes(self) -> int:
+        """One; raises `EnvironmentProblem` where the device or its precision is not there."""
+        check_precision(self._device(), self.precision)
+        return 1
+
     def open(self) -> Engine:
         """Check that device and precision exist and set torch's switches."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = self._device()
         deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
         rest = (self.threads, self.data_on_device)
         return Engine(device, Settings(self.precision, self.compile, deterministic, *rest))
+
+    @staticmethod
+    def _device() -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from progtrain.hardware.engine import Engine, Settings, check
+from progtrain.hardware.engine import Engine, Settings, check, check_precision
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class CPU:
 
     def __post_init__(self) -> None:
         check(self.precision, self.threads, self.compile)
+
+    def processes(self) -> int:
+        """One; raises `EnvironmentProblem` where the device or its precision is not there."""
+        check_precision(torch.device("cpu"), self.precision)
+        return 1
 
     def open(self) -> Engine:
         """Check that device and precision exist and set torch's switches."""

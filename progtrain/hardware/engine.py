@@ -67,7 +67,7 @@ class Engine:
         self.replicas = Replicas(self.group, device, settings.sync_norm and not settings.compile)
         self.came: Callable[[], bool] = lambda: False  # whether this process is asked to stop
         self._asked = False  # whether any is
-        _check_precision(device, settings.precision)
+        check_precision(device, settings.precision)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.use_deterministic_algorithms(settings.deterministic)
@@ -203,7 +203,8 @@ def _stepping(optimizer: OptimizerSet) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _check_precision(device: torch.device, precision: str) -> None:
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raise `EnvironmentProblem` where the device does not compute in it."""
     if device.type == "cuda":
         if precision == "bf16" and not torch.cuda.is_bf16_supported():
             raise EnvironmentProblem(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
 
-from progtrain.errors import EnvironmentProblem
-from progtrain.hardware.engine import Engine, Settings, check
+from progtrain.errors import require
+from progtrain.hardware.devices import gpu, require_gpu
+from progtrain.hardware.engine import Engine, Settings, check, check_precision
 
 
 @dataclass(frozen=True)
@@ -20,23 +20,25 @@ class GPU:
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads; null: torch's choice
     data_on_device: bool = True
+    index: int | None = None  # null: the first; with joblib job number % GPUs
 
     def __post_init__(self) -> None:
         check(self.precision, self.threads, self.compile)
+        ok = self.index is None or self.index >= 0
+        require(ok, "index", self.index, "a whole number >= 0, or null")
+
+    def processes(self) -> int:
+        """One; raises `EnvironmentProblem` where the device or its precision is not there."""
+        check_precision(self._device(), self.precision)
+        return 1
 
     def open(self) -> Engine:
         """Check that device and precision exist and set torch's switches."""
-        device = _visible_gpu()
+        device = self._device()
         deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
         rest = (self.threads, self.data_on_device)
         return Engine(device, Settings(self.precision, self.compile, deterministic, *rest))
 
-
-def _visible_gpu() -> torch.device:
-    if not torch.cuda.is_available():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-        raise EnvironmentProblem(
-            f"hardware=gpu, but no CUDA device is visible (CUDA_VISIBLE_DEVICES {visible})."
-            " Use hardware=cpu or hardware=auto."
-        )
-    return torch.device("cuda")
+    def _device(self) -> torch.device:
+        require_gpu("hardware=gpu")
+        return gpu(self.index)

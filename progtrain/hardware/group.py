@@ -151,8 +151,9 @@ def agree(group: Group, what: str, value: object) -> None:
 def joined(device_type: str, timeout: float) -> Joined:
     """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT tell of.
 
-    Processes that progtrain has started itself meet at PROGTRAIN_STORE, a file, and need no port.
-    `timeout`: seconds after which a rank that waits for another gives up.
+    Processes that share a file can meet there instead: PROGTRAIN_STORE=file://<path>.
+    `timeout`: seconds after which a rank that waits for another gives up. A second call finds the
+    group that the first has joined.
     """
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
@@ -160,5 +161,6 @@ def joined(device_type: str, timeout: float) -> Joined:
         torch.cuda.set_device(local)
     meet = os.environ.get("PROGTRAIN_STORE", "env://")
     patience = timedelta(seconds=timeout)
-    dist.init_process_group(backend, meet, patience, world_size=world, rank=rank)
+    if not dist.is_initialized():
+        dist.init_process_group(backend, meet, patience, world_size=world, rank=rank)
     return Joined(rank, world, local)

@@ -54,7 +54,12 @@ def like(full: Tensor, tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return full
     mesh, places = tensor.device_mesh, tensor.placements
-    return distribute_tensor(full, mesh, places, src_data_rank=None)
+    made = distribute_tensor(full, mesh, places, src_data_rank=None)
+    mine, device = made.to_local(), tensor.to_local().device
+    if mine.device == device:
+        return made
+    told: Any = {"shape": full.shape, "stride": full.stride(), "run_check": False}
+    return DTensor.from_local(mine.to(device), mesh, places, **told)  # it waits in the CPU's memory
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,13 @@ class Shards:
         twin = on_meta(model)
         mesh = init_device_mesh(self.device.type, (self.world,))
         policy = CPUOffloadPolicy() if self.offload else OffloadPolicy()
+        if self.offload:
+            model.to("cpu")
         for part in (*blocks(model), model):
             fully_shard(part, mesh=mesh, offload_policy=policy)
+        for module in model.modules() if self.offload else ():
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(name, buffer.to(self.device), name not in _lost(module))
         _plain[model] = twin
 
     def gathered(self, model: nn.Module) -> nn.Module:
@@ -84,6 +94,11 @@ class Shards:
             for name, buffer in made.named_buffers():
                 buffer.copy_(model.get_buffer(name))
         return made
+
+
+def _lost(module: nn.Module) -> set[str]:
+    """Buffers that are not stored."""
+    return module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
 
 
 def blocks(model: nn.Module) -> Iterator[nn.Module]:

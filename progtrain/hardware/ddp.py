@@ -1,0 +1,45 @@
+"""Several processes that each hold the whole network and take a share of every batch.
+
+Gradients are averaged over them after each backward pass: Li et al., PyTorch Distributed:
+Experiences on Accelerating Data Parallel Training (2020), arXiv:2006.15704.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from progtrain.hardware.engine import Engine, Settings, check
+from progtrain.hardware.processes import Processes
+
+
+@dataclass(frozen=True)
+class DDP:
+    """One process a device; `train.batch_size` is the batch of all of them."""
+
+    precision: str = "fp32"  # fp32, tf32, bf16, fp16
+    compile: bool | str = False  # or default, reduce-overhead, max-autotune
+    deterministic: bool | None = None  # null: true on a CPU, false on a GPU
+    threads: int | None = None  # CPU threads of each process; null: an equal share
+    data_on_device: bool = True
+    sync_norm: bool = True  # batch norm looks at the batch of all processes
+    devices: int | None = None  # processes on this machine; null: every GPU, or 2 on a CPU
+    device: str = "auto"  # auto, cpu, gpu
+    nodes: int = 1  # machines; several only under torchrun or SLURM
+    timeout: float = 600  # seconds that one process waits for another
+
+    def __post_init__(self) -> None:
+        check(self.precision, self.threads, self.compile)
+        self._all()
+
+    def processes(self) -> int:
+        """How many processes this machine has for a run; raises where it lacks devices."""
+        return self._all().count(self.precision)
+
+    def open(self) -> Engine:
+        """Join the other processes and set torch's switches."""
+        deterministic = self._all().deterministic(self.deterministic)
+        rest = (self.threads, self.data_on_device, self.sync_norm)
+        return self._all().open(Settings(self.precision, self.compile, deterministic, *rest))
+
+    def _all(self) -> Processes:
+        return Processes(self.devices, self.device, self.nodes, self.timeout)

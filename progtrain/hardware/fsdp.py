@@ -1,0 +1,56 @@
+"""Several processes that each hold a part of every weight, gradient and optimizer state.
+
+A block's weights come together while it computes: Zhao et al., PyTorch FSDP: Experiences on Scaling
+Fully Sharded Data Parallel (2023), arXiv:2304.11277; ZeRO-3 of Rajbhandari et al. (2020),
+arXiv:1910.02054.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from progtrain.errors import EnvironmentProblem, require
+from progtrain.hardware.engine import Engine, Settings, check
+from progtrain.hardware.processes import Processes
+
+
+@dataclass(frozen=True)
+class FSDP:
+    """One process a device; `train.batch_size` is the batch of all of them."""
+
+    precision: str = "fp32"  # fp32, tf32, bf16
+    compile: bool | str = False  # or default, reduce-overhead, max-autotune
+    deterministic: bool | None = None  # null: true on a CPU, false on a GPU
+    threads: int | None = None  # CPU threads of each process; null: an equal share
+    data_on_device: bool = True
+    sync_norm: bool = True  # batch norm looks at the batch of all processes
+    offload: bool = False  # weights, gradients and optimizer state wait in the CPU's memory
+    devices: int | None = None  # processes on this machine; null: every GPU, or 2 on a CPU
+    device: str = "auto"  # auto, cpu, gpu
+    nodes: int = 1  # machines; several only under torchrun or SLURM
+    timeout: float = 600  # seconds that one process waits for another
+
+    def __post_init__(self) -> None:
+        check(self.precision, self.threads, self.compile)
+        hint = "Gradients in shards are not scaled; bf16 needs no scaling."
+        require(self.precision != "fp16", "precision", self.precision, "fp32, tf32 or bf16", hint)
+        self._all()
+
+    def processes(self) -> int:
+        """How many processes this machine has for a run; raises where it lacks devices."""
+        if self.offload and not self._all().on_gpus:
+            raise EnvironmentProblem(
+                "hardware.offload=true moves what waits to the CPU's memory, where it is already:"
+                " there is no GPU. Use hardware.offload=false."
+            )
+        return self._all().count(self.precision, fewest=2)
+
+    def open(self) -> Engine:
+        """Join the other processes and set torch's switches."""
+        deterministic = self._all().deterministic(self.deterministic)
+        rest = (self.threads, self.data_on_device, self.sync_norm)
+        settings = Settings(self.precision, self.compile, deterministic, *rest)
+        return self._all().open(settings, shards=True, offload=self.offload)
+
+    def _all(self) -> Processes:
+        return Processes(self.devices, self.device, self.nodes, self.timeout)

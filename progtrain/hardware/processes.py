@@ -1,0 +1,111 @@
+"""How many processes a run is, on which devices: what kinds of hardware with several share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from progtrain.errors import ConfigError, EnvironmentProblem, require
+from progtrain.hardware.devices import KINDS, gpus, listed, require_gpu
+from progtrain.hardware.engine import Engine, Settings, check_precision
+from progtrain.hardware.group import joined
+from progtrain.hardware.place import Place, here, refuse_halves
+from progtrain.hardware.shards import Shards
+
+_ON_CPU = 2  # processes where devices=null and there is no GPU
+_MOST = 1024
+_LAUNCH = (
+    "On every machine: torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint"
+    " <first machine>:29400 -m progtrain …; with SLURM srun does it (docs/hardware.md)."
+)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes of a run, one a device.
+
+    `devices`: on this machine; None is every visible GPU, or 2 on a CPU. `device`: auto, cpu or
+    gpu. `nodes`: machines. `timeout`: seconds that a process waits for another before it gives up.
+    """
+
+    devices: int | None
+    device: str
+    nodes: int
+    timeout: float
+
+    def __post_init__(self) -> None:
+        ok = self.devices is None or 1 <= self.devices <= _MOST
+        require(ok, "devices", self.devices, f"a whole number, 1 to {_MOST}, or null")
+        require(self.device in KINDS, "device", self.device, f"one of {', '.join(KINDS)}")
+        require(self.nodes >= 1, "nodes", self.nodes, "a whole number >= 1")
+        ok = 1 <= self.timeout <= 1e6
+        require(ok, "timeout", self.timeout, "seconds, 1 to 1e6", "Try hardware.timeout=600.")
+
+    def count(self, precision: str, fewest: int = 1) -> int:
+        """How many of a run are on this machine; raises where it lacks the devices for them.
+
+        `EnvironmentProblem` for what the machine lacks, `ConfigError` for a contradiction.
+        """
+        refuse_halves()
+        place, kind = here(), self._kind()
+        check_precision(torch.device(kind), precision)
+        if place is None and self.nodes > 1:
+            raise ConfigError(
+                f"hardware.nodes={self.nodes}, but this command starts processes on this machine"
+                f" alone. {_LAUNCH}"
+            )
+        found = self._here(kind) if place is None else self._met(place)
+        if kind == "cuda" and found > gpus():
+            raise EnvironmentProblem(
+                f"hardware.devices={found} processes need a GPU each, but the visible devices are"
+                f" {listed()}. Try hardware.devices={gpus()}, or null for all."
+            )
+        world = found if place is None else place.world
+        if world < fewest:
+            raise ConfigError(
+                f"This kind of hardware needs {fewest} processes or more, but hardware.devices="
+                f"{found}. Try hardware.devices={fewest}, or hardware=auto for one process."
+            )
+        return found
+
+    @property
+    def on_gpus(self) -> bool:
+        return self._kind() == "cuda"
+
+    def open(self, settings: Settings, shards: bool = False, offload: bool = False) -> Engine:
+        """This process's device, joined with the others where somebody has started them; each
+        holds the whole network, or `shards` of it."""
+        place, kind = here(), self._kind()
+        if place is None:  # a look at a network: one process is enough
+            return Engine(torch.device(kind), settings)
+        device = torch.device(kind, place.local) if kind == "cuda" else torch.device(kind)
+        group = joined(kind, self.timeout)
+        kept = Shards(device, group.world, offload) if shards else None
+        return Engine(device, settings, group, kept)
+
+    def deterministic(self, asked: bool | None) -> bool:
+        """True on a CPU, false on a GPU, unless asked for otherwise."""
+        return self._kind() == "cpu" if asked is None else asked
+
+    def _kind(self) -> str:
+        if self.device == "gpu":
+            require_gpu("hardware.device=gpu")
+        return "cpu" if self.device == "cpu" or gpus() == 0 else "cuda"
+
+    def _here(self, kind: str) -> int:
+        return self.devices or (gpus() if kind == "cuda" else _ON_CPU)
+
+    def _met(self, place: Place) -> int:
+        """What has been started must be what the settings say."""
+        machines = place.world // place.local_world
+        asked = {"devices": self.devices, "nodes": self.nodes if self.nodes > 1 else None}
+        started = {"devices": place.local_world, "nodes": machines}
+        for name, value in asked.items():
+            if value not in (None, started[name]):
+                raise ConfigError(
+                    f"hardware.{name}={value}, but {started[name]} were started (WORLD_SIZE"
+                    f" {place.world}, LOCAL_WORLD_SIZE {place.local_world}). Leave hardware.{name}"
+                    " out: whoever starts the processes says how many there are."
+                )
+        return place.local_world
