@@ -130,7 +130,7 @@ NAMES = {
     ),
     "33 another name for a GPU": (
         "hardware=cuda",
-        "Unknown hardware 'cuda'. Did you mean 'gpu'? Available: auto, cpu, ddp, gpu.",
+        "Unknown hardware 'cuda'. Did you mean 'gpu'? Available: auto, cpu, ddp, fsdp, gpu.",
     ),
     "65 option outside": (
         "model=../../x",
@@ -194,7 +194,11 @@ VALUES = {
         "train.duration must be a length in steps, epochs, samples, flops or seconds, got '50%'."
         " It is what shares are shares of.",
     ),
-    "switch": ("hardware.compile=1", "hardware.compile must be true or false, got 1."),
+    "switch": (
+        "hardware.compile=1",
+        "hardware.compile must be false, true, default, reduce-overhead, max-autotune, got '1'. true is"
+        " default; reduce-overhead replays CUDA graphs, which helps small networks.",
+    ),
     "text": ("train.metric=true", "train.metric must be text, got true."),
     "mode": ("train.mode=best", "train.mode must be max or min, got 'best'."),
     "inner class": (
