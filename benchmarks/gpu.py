@@ -189,15 +189,22 @@ def growth_cost(overrides: Sequence[str], compile: bool | str, operator: str) ->
 
 
 def cifar(table: Table, root: str, smoke: bool) -> None:
-    """Seconds of ResNet-18 until 94 % on the images kept from training; the test split after it."""
-    common = ["data=cifar10", f"data.root={root}", "data.download=false", "augment=standard",
-              "model=torchvision", "train.batch_size=512", "optimizer=sgd", "optimizer.lr=0.2",
-              "stop.target=0.94", f"train.duration={'2steps' if smoke else '40epochs'}",
-              "hardware.precision=bf16", "report.page=false"]  # fmt: skip
-    growing = ["growth=schedule", "growth.stages.deeper=null", "growth.stages.wider.at=25%",
-               "~growth.start", "+growth.start={}", "widen=zero",
-               "widen.spaces=layer*.conv1"]  # fmt: skip
-    for name, more in {"scratch": [], "growing": growing}.items():
+    """Seconds of training until 94 % on held-out images, and accuracy on the test split.
+
+    torchvision's ResNet-18, a residual network of ours, and ours growing from half its blocks.
+    """
+    sizes = ["model.width=8"] if smoke else ["model.width=64"]
+    ours = ["model=resnet", *sizes, "model.stages=4", "model.depth=2"]
+    growing = ["growth=schedule", "~growth.start", "+growth.start={depth: 0.5}", "warmup=none",
+               "growth.stages.wider=null", "growth.stages.deeper.at=30%",
+               "deepen=identity"]  # fmt: skip
+    arms = {"resnet18": ["model=torchvision"], "ours": ours, "ours, growing": [*ours, *growing]}
+    common = ["growth=none", "data=cifar10", f"data.root={root}", "data.download=false",
+              "data.validation=0.04", "augment=standard", "train.batch_size=256", "optimizer=sgd",
+              "optimizer.lr=0.1", "optimizer.weight_decay=5e-4", "hardware.precision=bf16",
+              f"train.duration={'2steps' if smoke else '30epochs'}", "report.page=false",
+              "train.evaluate_every=1epoch", "checkpoint.every=100%"]  # fmt: skip
+    for name, more in arms.items():
 
         def train(more: list[str] = more) -> dict[str, Any]:
             with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -205,9 +212,17 @@ def cifar(table: Table, root: str, smoke: bool) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 job.train_job(parts, Path(folder))
                 result = json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
-            return {key: result.get(key) for key in ("seconds", "metrics", "stopped", "params")}
+                rows = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            seen = [row for row in map(json.loads, rows) if row.get("val/accuracy", 0) >= 0.94]
+            reached = seen[0]["seconds"] if seen else None
+            kept = {key: result.get(key) for key in ("seconds", "flops", "params")}
+            return {
+                **kept,
+                "until_94": reached,
+                "test": (result["test"] or {}).get("test/accuracy"),
+            }
 
-        table.measure({"part": "cifar", "arm": name}, train, 280)
+        table.measure({"part": "cifar", "arm": name}, train, 200)
 
 
 def parts(table: Table, smoke: bool) -> None:

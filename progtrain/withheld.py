@@ -35,7 +35,9 @@ class Statistics:
             for name, buffer in module.named_buffers(recurse=False)
             if name not in module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
         ]
-        self._kept = [buffer.clone() for buffer in self._moving]
+        kinds = dict.fromkeys((buffer.dtype, buffer.device) for buffer in self._moving)
+        self._alike = [[b for b in self._moving if (b.dtype, b.device) == kind] for kind in kinds]
+        self._kept = [_one_behind_the_other(buffers) for buffers in self._alike]
 
     @staticmethod
     def of(model: nn.Module) -> Statistics:
@@ -43,16 +45,26 @@ class Statistics:
         known = _statistics.get(model)
         if known is None:
             known = _statistics[model] = Statistics(model)
-        elif known._moving:
-            _foreach_copy(known._kept, known._moving)
+        else:
+            for buffers, kept in zip(known._alike, known._kept, strict=True):
+                torch.cat([buffer.flatten() for buffer in buffers], out=kept)
         return known
 
     def put_back(self, withheld: Withheld) -> None:
         if withheld is False or not self._moving:
             return
         with torch.no_grad():
-            for buffer, kept in zip(self._moving, self._kept, strict=True):
-                buffer.copy_(kept if withheld is True else _chosen(withheld, kept, buffer))
+            for buffers, kept in zip(self._alike, self._kept, strict=True):
+                wanted = kept
+                if withheld is not True:
+                    wanted = _chosen(withheld, kept, _one_behind_the_other(buffers))
+                parts = wanted.split([buffer.numel() for buffer in buffers])
+                _foreach_copy(buffers, [p.view_as(b) for p, b in zip(parts, buffers, strict=True)])
+
+
+def _one_behind_the_other(tensors: Sequence[Tensor]) -> Tensor:
+    """As one tensor: a device is told once what to do with all of them."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 _statistics: WeakKeyDictionary[nn.Module, Statistics] = WeakKeyDictionary()

@@ -101,6 +101,7 @@ def _received(pipe: Any) -> Told:
 
 def _serve(rank: int, world: int, pipe: Any) -> None:
     torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # no name of the machine is looked up
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     while True:
         place, function, args = pipe.recv()

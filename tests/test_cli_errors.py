@@ -196,8 +196,8 @@ VALUES = {
     ),
     "switch": (
         "hardware.compile=1",
-        "hardware.compile must be false, true, default, reduce-overhead, max-autotune, got '1'. true is"
-        " default; reduce-overhead replays CUDA graphs, which helps small networks.",
+        "hardware.compile must be false, true, default, reduce-overhead, max-autotune, got '1'."
+        " true is default; reduce-overhead replays CUDA graphs, which helps small networks.",
     ),
     "text": ("train.metric=true", "train.metric must be text, got true."),
     "mode": ("train.mode=best", "train.mode must be max or min, got 'best'."),

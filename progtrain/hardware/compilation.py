@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any
 from weakref import ref
 
@@ -50,6 +51,9 @@ def begin() -> None:
     config.recompile_limit = _GRAPHS
     config.accumulated_recompile_limit = 8 * _GRAPHS
     config.skip_nnmodule_hook_guards = False
+    # with it kernels of convolutions come in a layout that torch 2.11's backward refuses
+    inductor: Any = import_module("torch._inductor.config")
+    inductor.layout_optimization = False
 
 
 def compile_blocks(model: nn.Module, mode: str) -> None:

@@ -151,13 +151,39 @@ def rotated(x_BHTD: Tensor) -> Tensor:
     are computed for the sizes at hand, in float32 whatever the precision of training.
     """
     positions, size = x_BHTD.shape[-2:]
-    place_T = torch.arange(positions, device=x_BHTD.device, dtype=torch.float32)
-    pair_P = torch.arange(0, size, 2, device=x_BHTD.device, dtype=torch.float32)
-    angle_TP = torch.outer(place_T, _ROTARY_BASE ** (-pair_P / size))
-    cos_TP, sin_TP = angle_TP.cos(), angle_TP.sin()
+    cos_TP, sin_TP = _turns(positions, size, x_BHTD.device)
     a_BHTP, b_BHTP = x_BHTD.chunk(2, -1)
     turned = (a_BHTP * cos_TP - b_BHTP * sin_TP, b_BHTP * cos_TP + a_BHTP * sin_TP)
     return torch.cat(turned, -1).type_as(x_BHTD)
+
+
+@torch.compiler.assume_constant_result
+def _turns(positions: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every position and pair.
+
+    They are remembered, as a compiled block would compute them anew for every head of every sample:
+    a third of a step on an H200.
+    """
+    key = (positions, size, device)
+    if type(torch.empty(0)) is not Tensor:  # a mode makes tensors that are none (torch.export)
+        return _computed_turns(positions, size, device)
+    if len(_TURNS) > _MOST_TURNS:  # a curriculum of lengths
+        _TURNS.clear()
+    if key not in _TURNS:
+        with torch.inference_mode(False):
+            _TURNS[key] = _computed_turns(positions, size, device)
+    return _TURNS[key]
+
+
+_MOST_TURNS = 64
+_TURNS: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
+
+
+def _computed_turns(positions: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    place_T = torch.arange(positions, device=device, dtype=torch.float32)
+    pair_P = torch.arange(0, size, 2, device=device, dtype=torch.float32)
+    angle_TP = torch.outer(place_T, _ROTARY_BASE ** (-pair_P / size))
+    return angle_TP.cos(), angle_TP.sin()
 
 
 class MLP(nn.Module):

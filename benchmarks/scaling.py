@@ -1,0 +1,97 @@
+"""How a run speeds up with more GPUs: samples a second of one, and of several by DDP and FSDP2.
+
+    python benchmarks/scaling.py --json scaling.json        every GPU of this machine
+    python benchmarks/scaling.py --smoke                    two processes on the CPU, tiny
+
+Weak scaling: each GPU has the same share of the batch, and the network doubles its depth at half
+time. Efficiency is samples a second over (GPUs × those of one GPU), before and after the growth:
+medians over the laps between evaluations, without the first of each stage. Memory is the peak of
+rank 0, growth included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SAMPLES_S = "throughput/samples_per_s"
+
+
+def command(hardware: Sequence[str], batch: int, smoke: bool) -> list[str]:
+    width, depth, length = (32, 2, 32) if smoke else (768, 12, 1024)
+    every, steps = (2, 12) if smoke else (6, 60)
+    return [
+        *(sys.executable, "-m", "progtrain", "model=gpt", "data=text", "data.bytes=400000"),
+        *(f"data.length={length}", "data.validation=0.05", f"model.width={width}"),
+        *(
+            f"model.heads={max(2, width // 64)}",
+            f"model.depth={depth}",
+            f"train.batch_size={batch}",
+        ),
+        *("growth=schedule", "~growth.start", "+growth.start={depth: 0.5}", "widen=zero"),
+        *("growth.stages.wider=null", "growth.stages.deeper.at=50%", "deepen=stack"),
+        *(f"deepen.add={depth // 2}", "warmup=none", f"train.duration={steps}steps"),
+        *(f"train.evaluate_every={every}steps", "checkpoint.every=100%", "report.page=false"),
+        *hardware,
+    ]
+
+
+def measured(hardware: Sequence[str], batch: int, smoke: bool) -> dict[str, Any]:
+    """Samples a second before and after the growth, its seconds, and the peak of memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "run"
+        words = [*command(hardware, batch, smoke), f"hydra.run.dir={place}"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            return {"failed": (done.stderr or done.stdout)[-1500:]}
+        rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+        events = [json.loads(line) for line in (place / "events.jsonl").read_text().splitlines()]
+    grown = next(event for event in events if "params_after" in event)
+    laps = [row for row in rows if SAMPLES_S in row]
+    before = [row[SAMPLES_S] for row in laps if row["params"] == grown["params_before"]][1:]
+    after = [row[SAMPLES_S] for row in laps if row["params"] != grown["params_before"]][1:]
+    return {
+        "before": statistics.median(before),
+        "after": statistics.median(after),
+        "growth_s": grown["seconds"],
+        "peak_mib": max(row["memory/peak_mib"] for row in rows if "memory/peak_mib" in row),
+        "loss": rows[-1]["val/loss"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", type=Path, help="file for the rows")
+    parser.add_argument("--smoke", action="store_true", help="two processes on the CPU, tiny")
+    parser.add_argument("--batch", type=int, default=64, help="samples of each GPU")
+    arguments = parser.parse_args()
+    smoke, gpus = arguments.smoke, torch.cuda.device_count()
+    batch, most = (4, 2) if smoke else (arguments.batch, gpus)
+    options = ["hardware.compile=true"] if not smoke else ["hardware.device=cpu"]
+    options += [] if smoke else ["hardware.precision=bf16"]
+    alone = ["hardware=cpu"] if smoke else ["hardware=gpu", *options]
+    rows: list[dict[str, Any]] = []
+    for kind, count in (("one", 1), ("ddp", most), ("fsdp", most)):
+        several = [f"hardware={kind}", f"hardware.devices={count}", *options]
+        row = {"kind": kind, "gpus": count}
+        row |= measured(alone if kind == "one" else several, batch * count, smoke)
+        for name in ("before", "after") if "failed" not in row and "failed" not in rows[:1] else ():
+            first = rows[0][name] if rows else row[name]
+            row[f"efficiency_{name}"] = row[name] / (count * first)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
