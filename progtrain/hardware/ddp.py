@@ -24,7 +24,6 @@ class DDP:
     sync_norm: bool = True  # batch norm looks at the batch of all processes
     devices: int | None = None  # processes on this machine; null: every GPU, or 2 on a CPU
     device: str = "auto"  # auto, cpu, gpu
-    nodes: int = 1  # machines; several only under torchrun or SLURM
     timeout: float = 600  # seconds that one process waits for another
 
     def __post_init__(self) -> None:
@@ -42,4 +41,4 @@ class DDP:
         return self._all().open(Settings(self.precision, self.compile, deterministic, *rest))
 
     def _all(self) -> Processes:
-        return Processes(self.devices, self.device, self.nodes, self.timeout)
+        return Processes(self.devices, self.device, self.timeout)

@@ -27,7 +27,6 @@ class FSDP:
     offload: bool = False  # weights, gradients and optimizer state wait in the CPU's memory
     devices: int | None = None  # processes on this machine; null: every GPU, or 2 on a CPU
     device: str = "auto"  # auto, cpu, gpu
-    nodes: int = 1  # machines; several only under torchrun or SLURM
     timeout: float = 600  # seconds that one process waits for another
 
     def __post_init__(self) -> None:
@@ -53,4 +52,4 @@ class FSDP:
         return self._all().open(settings, shards=True, offload=self.offload)
 
     def _all(self) -> Processes:
-        return Processes(self.devices, self.device, self.nodes, self.timeout)
+        return Processes(self.devices, self.device, self.timeout)

@@ -15,10 +15,6 @@ from progtrain.hardware.shards import Shards
 
 _ON_CPU = 2  # processes where devices=null and there is no GPU
 _MOST = 1024
-_LAUNCH = (
-    "On every machine: torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint"
-    " <first machine>:29400 -m progtrain …; with SLURM srun does it (docs/hardware.md)."
-)
 
 
 @dataclass(frozen=True)
@@ -26,19 +22,17 @@ class Processes:
     """Processes of a run, one a device.
 
     `devices`: on this machine; None is every visible GPU, or 2 on a CPU. `device`: auto, cpu or
-    gpu. `nodes`: machines. `timeout`: seconds that a process waits for another before it gives up.
+    gpu. `timeout`: seconds that a process waits for another before it gives up.
     """
 
     devices: int | None
     device: str
-    nodes: int
     timeout: float
 
     def __post_init__(self) -> None:
         ok = self.devices is None or 1 <= self.devices <= _MOST
         require(ok, "devices", self.devices, f"a whole number, 1 to {_MOST}, or null")
         require(self.device in KINDS, "device", self.device, f"one of {', '.join(KINDS)}")
-        require(self.nodes >= 1, "nodes", self.nodes, "a whole number >= 1")
         ok = 1 <= self.timeout <= 1e6
         require(ok, "timeout", self.timeout, "seconds, 1 to 1e6", "Try hardware.timeout=600.")
 
@@ -50,11 +44,6 @@ class Processes:
         refuse_halves()
         place, kind = here(), self._kind()
         check_precision(torch.device(kind), precision)
-        if place is None and self.nodes > 1:
-            raise ConfigError(
-                f"hardware.nodes={self.nodes}, but this command starts processes on this machine"
-                f" alone. {_LAUNCH}"
-            )
         found = self._here(kind) if place is None else self._met(place)
         if kind == "cuda" and found > gpus():
             raise EnvironmentProblem(
@@ -98,14 +87,10 @@ class Processes:
 
     def _met(self, place: Place) -> int:
         """What has been started must be what the settings say."""
-        machines = place.world // place.local_world
-        asked = {"devices": self.devices, "nodes": self.nodes if self.nodes > 1 else None}
-        started = {"devices": place.local_world, "nodes": machines}
-        for name, value in asked.items():
-            if value not in (None, started[name]):
-                raise ConfigError(
-                    f"hardware.{name}={value}, but {started[name]} were started (WORLD_SIZE"
-                    f" {place.world}, LOCAL_WORLD_SIZE {place.local_world}). Leave hardware.{name}"
-                    " out: whoever starts the processes says how many there are."
-                )
+        if self.devices not in (None, place.local_world):
+            raise ConfigError(
+                f"hardware.devices={self.devices}, but {place.local_world} were started (WORLD_SIZE"
+                f" {place.world}, LOCAL_WORLD_SIZE {place.local_world}). Leave hardware.devices"
+                " out: whoever starts the processes says how many there are."
+            )
         return place.local_world
