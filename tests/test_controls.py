@@ -16,11 +16,10 @@ from growth_kit import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from progtrain.contracts import Strength, Warmup
+from progtrain.contracts import Warmup
 from progtrain.growth.operators.widen_random import WidenRandom
 from progtrain.warmups.frozen_host import FrozenHost
 from progtrain.warmups.lr import LearningRateWarmup
-
 
 _WAITS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.index_fill_.int_Scalar)
 
@@ -42,7 +41,8 @@ def test_a_warmup_waits_for_no_device_after_its_first_step(warmup: Warmup) -> No
     grow_now(machine, WidenRandom())
     train(machine, 2)
     run, controls = machine.run, machine.stepper.controls
-    strong = {run.events[0].index: Strength(newborn_rate=0.5)}
+    event = run.events[0]
+    strong = {event.index: warmup.strength(event.phase, 0.5)}
     with torch.no_grad(), NothingIsRead():
         with controls.still_buffers():
             pass
