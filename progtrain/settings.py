@@ -240,7 +240,7 @@ class Comparing:
 
     def __post_init__(self) -> None:
         good = self.margin is None or (_number(self.margin) and self.margin >= 0)
-        hint = "null: a standard deviation between seeds, at least 0.005."
+        hint = "null: a standard deviation between seeds, at least 0.2 % of a loss."
         require(good, "margin", self.margin, "a finite number >= 0, or null", hint)
         _at_least(self, "bootstrap", 200, "Fewer cannot tell where 95 % end.")
         _at_least(self, "seed", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from io import StringIO
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from progtrain.comparison import verdict
 from progtrain.comparison.compare import compare, to_json
+from progtrain.comparison.margin import floor
 from progtrain.comparison.result import Arm, Comparison, Estimate, Kind
 from progtrain.errors import ConfigError
 from progtrain.report.comparison import print_comparison
@@ -111,6 +113,18 @@ def test_accuracies_are_compared_the_other_way_round(tmp_path: Path) -> None:
     assert arm.at_equal_flops is not None and arm.at_equal_flops.estimate.value > 0
     assert arm.at_equal_steps is not None and arm.at_equal_steps.estimate.value < 0
     assert told.frontiers[0].curve[0][1] == pytest.approx(told.frontiers[0].points[0][1], abs=0.01)
+
+
+def test_the_least_margin_fits_the_metric(tmp_path: Path) -> None:
+    assert floor("val/accuracy", "max", 0.97) == floor("macro_f1", "max", 0.1) == 0.002
+    assert floor("val/bleu", "max", 30.0) == pytest.approx(0.06)
+    assert floor("val/loss", "min", 4.0) == pytest.approx(0.008)
+    assert floor("val/bits_per_byte", "min", 1.2) == pytest.approx(0.0024)
+    worse = math.exp(4.0 + floor("val/loss", "min", 4.0)) - math.exp(4.0)  # the same in its unit
+    assert floor("test/perplexity", "min", math.exp(4.0)) == pytest.approx(worse, rel=0.01)
+    told = compare([world(tmp_path / "runs", noise=0.0)], None)
+    assert told.arms[3].quality is not None
+    assert told.margin == pytest.approx(0.002 * told.arms[3].quality.mean)
 
 
 def changed(place: Path, where: int | None, **more: Any) -> Path:

@@ -15,6 +15,7 @@ from progtrain.comparison.arms import Group, grouped, same_size, varying
 from progtrain.comparison.differences import corrected, from_arm, from_frontier
 from progtrain.comparison.fairness import unfair
 from progtrain.comparison.frontier import Budgets
+from progtrain.comparison.margin import chosen
 from progtrain.comparison.prices import Prices, drawn, of_baseline, of_fixed
 from progtrain.comparison.read import Found, read_runs
 from progtrain.comparison.result import Arm, Comparison, Difference, Kind
@@ -25,7 +26,6 @@ from progtrain.report.outcomes import DONE
 from progtrain.report.units import assigned
 from progtrain.study.file import Study
 
-_LEAST = {"min": 0.005, "max": 0.002}  # of a margin: nats, and share of right answers
 _STEPS = 0.005  # share by which numbers of steps that count as equal may differ
 
 
@@ -39,13 +39,13 @@ def compare(
     """Compare the runs in the folders; `margin` is that of non-inferiority, in units of the metric.
 
     None takes it from the study, or one standard deviation between seeds of the baseline's
-    largest budget, at least 0.005 (0.002 where more of the metric is better). Raises `ConfigError`
-    where there are no runs, none came to its end, or they have different metrics.
+    largest budget, with a floor that fits the metric (margin.py). Raises `ConfigError` where
+    there are no runs, none came to its end, or they have different metrics.
     """
     found, studies = read_runs(folders)
     metric, mode = _metric_of(found, folders)
     groups = grouped(found)
-    margin = _margin(margin, groups, studies, mode)
+    margin = _margin(margin, groups, studies, metric, mode)
     draws = Draws(bootstrap, seed)
     prices = [of_baseline(g, groups, mode) if g.kind is Kind.GROWN else None for g in groups]
     fixed = of_fixed(groups, mode)
@@ -118,20 +118,16 @@ def _metric_of(found: Sequence[Found], folders: Sequence[Path]) -> tuple[str, st
 
 
 def _margin(
-    given: float | None, groups: Sequence[Group], studies: Sequence[Study], mode: str
+    given: float | None,
+    groups: Sequence[Group],
+    studies: Sequence[Study],
+    metric: str,
+    mode: str,
 ) -> float:
     declared = next((study.margin for study in studies if study.margin is not None), None)
     if given is not None or declared is not None:
         return given if given is not None else float(declared or 0.0)
-    spreads = [
-        (group.sample(mode, lambda run: run.flops), summary.std)
-        for group in groups
-        if group.kind is Kind.BASELINE
-        for summary in [group.summary(lambda run: run.quality)]
-        if summary is not None and summary.std is not None
-    ]
-    known = [(float(sample.costs.mean()), std) for sample, std in spreads if sample is not None]
-    return max(_LEAST[mode], max(known)[1] or 0.0) if known else _LEAST[mode]
+    return chosen(metric, mode, groups)
 
 
 def _arm(group: Group, prices: Prices | None, fixed: Prices | None, mode: str, draws: Draws) -> Arm:
