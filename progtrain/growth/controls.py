@@ -7,7 +7,7 @@ makes the same ones. alpha is set by the machine once an optimizer step and neve
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -22,6 +22,7 @@ from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
 WARMING = (Phase.ISOLATE, Phase.WARMUP, Phase.HOLD)
+Masks = Iterator[tuple[str, Tensor]]  # by name of a parameter or buffer
 
 
 class Controls:
@@ -37,6 +38,7 @@ class Controls:
         self._model, self._all = model, events
         self._events = [event for event in events if event.phase in WARMING]
         self._alphas: dict[int, Tensor] = {}
+        self._masks: dict[tuple[object, ...], list[tuple[str, Tensor]]] = {}
         self._handles: list[RemovableHandle] = []
         device = next(model.parameters()).device
         for event in self._events if warmup.blends else []:
@@ -71,10 +73,10 @@ class Controls:
         w ← before + rate · (after − before), because scaling gradients changes nothing under Adam.
         """
         slowed = [
-            _Slowed(tensor, mask, strengths[event.index].newborn_rate)
+            _Slowed(self._parameter(name), mask, strengths[event.index].newborn_rate)
             for event in self._events
             if strengths[event.index].newborn_rate != 1
-            for tensor, mask in _new_entries(self._model, event)
+            for name, mask in self._known(_new_entries, [event])
         ]
         held = {name: tensor.clone() for name, tensor, _ in self._partly_new(optimizer)}
         yield
@@ -87,7 +89,8 @@ class Controls:
     @contextmanager
     def still_buffers(self) -> Generator[None]:
         """Around forward passes in training: running statistics of a frozen host stay."""
-        held = [_Slowed(b, ~mask, 0.0) for b, mask in self._host_entries(self._model_buffers())]
+        masks = self._known(_old_statistics, self._isolated())
+        held = [_Slowed(self._model.get_buffer(name), mask, 0.0) for name, mask in masks]
         yield
         for each in held:
             each.restore()
@@ -99,15 +102,17 @@ class Controls:
         first = [event.index for event in self._events if event.phase is Phase.ISOLATE][:1]
         return [event for event in self._all if first and event.index >= first[0]]
 
-    def _model_buffers(self) -> dict[str, Tensor]:
-        return dict(self._model.named_buffers()) if self._isolated() else {}
+    def _known(
+        self, find: Callable[[nn.Module, Sequence[Event]], Masks], events: Sequence[Event]
+    ) -> list[tuple[str, Tensor]]:
+        """The masks that `find` makes, made once: in every step they would wait for the device."""
+        key = (find, *(event.index for event in events))
+        if key not in self._masks:
+            self._masks[key] = list(find(self._model, events)) if events else []
+        return self._masks[key]
 
-    def _host_entries(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(tensor, mask of new entries) of what holds old entries, wholly or in part."""
-        for name, tensor in tensors.items():
-            mask = _newborn_mask(name, tensor, self._isolated())
-            if not bool(mask.all()):
-                yield tensor, like(mask, tensor)
+    def _parameter(self, name: str) -> Tensor:
+        return self._model.get_parameter(name).detach()
 
     def _without_gradient(self, patterns: Sequence[str]) -> tuple[str, ...]:
         """Parameters to freeze; what has no gradient neither moves nor decays, and gets no
@@ -124,14 +129,12 @@ class Controls:
     def _partly_new(self, optimizer: OptimizerSet) -> Iterator[tuple[str, Tensor, Tensor]]:
         """(name, tensor, mask of new entries) of weights and optimizer state that hold entries of
         the host and new ones, while the host is frozen."""
-        for name, parameter in self._model.named_parameters() if self._isolated() else ():
-            new = _newborn_mask(name, parameter, self._isolated())
-            if bool(new.any()) and not bool(new.all()):
-                new = like(new, parameter)
-                yield name, parameter.detach(), new
-                for key, state in optimizer.state_of(name).items():
-                    if state.shape == parameter.shape:
-                        yield f"{name}/{key}", state, new
+        for name, new in self._known(_partly_new, self._isolated()):
+            parameter = self._parameter(name)
+            yield name, parameter, new
+            for key, state in optimizer.state_of(name).items():
+                if state.shape == parameter.shape:
+                    yield f"{name}/{key}", state, new
 
 
 class _Slowed:
@@ -161,12 +164,29 @@ def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
     return mask
 
 
-def _new_entries(model: nn.Module, event: Event) -> Iterator[tuple[Tensor, Tensor]]:
-    """New entries of tensors that are not new as a whole."""
-    grown = {slab.tensor for slab in event.slabs}
+def _new_entries(model: nn.Module, events: Sequence[Event]) -> Masks:
+    """New entries of parameters that are not new as a whole."""
+    grown = {slab.tensor for event in events for slab in event.slabs}
+    new = tuple(name for event in events for name in new_modules(event))
     for name, parameter in model.named_parameters():
-        if name in grown and not name.startswith(new_modules(event)):
-            yield parameter.detach(), like(_newborn_mask(name, parameter, [event]), parameter)
+        if name in grown and not name.startswith(new):
+            yield name, like(_newborn_mask(name, parameter, events), parameter)
+
+
+def _partly_new(model: nn.Module, events: Sequence[Event]) -> Masks:
+    """New entries of parameters that hold older ones as well."""
+    for name, parameter in model.named_parameters():
+        mask = _newborn_mask(name, parameter, events)
+        if bool(mask.any()) and not bool(mask.all()):
+            yield name, like(mask, parameter)
+
+
+def _old_statistics(model: nn.Module, events: Sequence[Event]) -> Masks:
+    """Entries of buffers that are not new."""
+    for name, buffer in model.named_buffers():
+        mask = _newborn_mask(name, buffer, events)
+        if not bool(mask.all()):
+            yield name, like(~mask, buffer)
 
 
 def new_modules(event: Event) -> tuple[str, ...]:
