@@ -105,7 +105,6 @@ def test_no_rank_outlives_its_command(tmp_path: Path) -> None:
         (("train.batch_size=33",), 2, "divisible by 2. Try train.batch_size=32."),
         (("hardware.device=gpu",), 5, "hardware.device=gpu, but no CUDA device is visible"),
         (("hardware.precision=fp16",), 5, "hardware.precision=fp16 needs a GPU"),
-        (("hardware.nodes=2",), 2, "hardware.nodes=2, but this command starts processes on"),
         (("hardware.devices=0",), 2, "hardware.devices must be a whole number, 1 to 1024, or null"),
         (("hardware=gpu", "~hardware.device", "~hardware.devices"), 5, "no CUDA device is visible"),
     ],
