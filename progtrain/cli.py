@@ -66,6 +66,7 @@ def _run(argv: Sequence[str]) -> int:
     command = read(argv)
     if command.mode is Mode.TEXT:
         return _text(command)
+    preflight.alone()
     if compare.wanted(command):
         return compare.run(command)
     if study.wanted(command):

@@ -123,12 +123,16 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("-m", "seed=0,1"), ("task=test", "checkpoint=x")])
 def test_several_runs_under_torchrun_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    more: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in zip(NAMES, ("0", "2", "0", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
-    assert cli.run([*TINY, f"hydra.run.dir={tmp_path / 'a'}"]) == 2
+    assert cli.run([*TINY, *more, f"hydra.run.dir={tmp_path / 'a'}"]) == 2
     assert "WORLD_SIZE=2: torchrun or srun would start 2 runs" in capsys.readouterr().err
 
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
+
 from omegaconf import DictConfig
 
 from progtrain.errors import ConfigError
-from progtrain.hardware.place import among_several, translate_slurm
+from progtrain.hardware.place import among_several, refuse_halves, translate_slurm
 
 
-def refuse(config: DictConfig) -> None:
-    """Raise where the run cannot be: `EnvironmentProblem` for what the machine lacks,
-    `ConfigError` for settings that contradict the number of processes."""
+def alone() -> None:
+    """Raise where somebody has started several of this command: each would do all of it."""
     translate_slurm()
+    if os.environ.get("RANK") and os.environ.get("WORLD_SIZE"):
+        refuse_halves()
     place = among_several()
     if place is not None:
         raise ConfigError(
             f"WORLD_SIZE={place.world}: torchrun or srun would start {place.world} runs of their"
             " own. Start one process: hardware=ddp hardware.devices=<number> starts the others."
         )
+
+
+def refuse(config: DictConfig) -> None:
+    """Raise where the run cannot be: `EnvironmentProblem` for what the machine lacks,
+    `ConfigError` for settings that contradict the number of processes."""
     from progtrain import build
 
     if config.task != "train":

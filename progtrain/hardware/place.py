@@ -53,8 +53,8 @@ def refuse_halves() -> None:
     if given and missing:
         raise EnvironmentProblem(
             f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set, as torchrun does, but"
-            f" {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not. Start with torchrun"
-            f" --standalone --nproc-per-node 2 -m progtrain …, or unset {', '.join(given)}."
+            f" {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not. Unset"
+            f" {', '.join(given)}: hardware=ddp hardware.devices=<number> starts processes itself."
         )
 
 
