@@ -19,6 +19,7 @@ from progtrain import boundary, job
 from progtrain.evaluation import evaluate_network
 from progtrain.growth.schedule import Schedule
 from progtrain.hardware import replicas
+from progtrain.machine import Machine
 from progtrain.run import Run, StopReason
 
 # SGD: under Adam a bias before a norm, whose gradient is rounding alone, moves by whole steps
@@ -83,16 +84,56 @@ def test_two_processes_make_the_run_of_one(
     close(two[0], one)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
-    """From one to two and back, with the samples and the growths of a run that never stopped."""
-    stops = [(*GROWN, "scheduler=constant", f"train.duration={n}steps") for n in (16, 18, 20)]
+def test_a_run_goes_on_with_other_processes_and_in_shards(tmp_path: Path) -> None:
+    """One, two in shards, two with the whole, one: the samples and growths of an unbroken run."""
+    stops = [(*GROWN, "scheduler=constant", f"train.duration={n}steps") for n in (16, 18, 20, 22)]
     whole = trained(stops[-1], tmp_path / "whole")
     first = trained(stops[0], tmp_path / "moving")
-    second = values(2, trained, stops[1], tmp_path / "moving", True)[0]
-    third = trained(stops[2], tmp_path / "moving", True)
-    losses = [*first["losses"], *second["losses"], *third["losses"]]
+    second = values(2, trained, stops[1], tmp_path / "moving", True, True)[0]
+    third = values(2, trained, stops[2], tmp_path / "moving", True)[0]
+    fourth = trained(stops[3], tmp_path / "moving", True)
+    losses = [loss for each in (first, second, third, fourth) for loss in each["losses"]]
     assert losses == pytest.approx(whole["losses"], rel=1e-5)
-    assert third["grown"] == whole["grown"] == ["deeper", "wider"]
+    assert fourth["grown"] == whole["grown"] == ["deeper", "wider"]
+
+
+LONG = ("growth=schedule", "train.duration=200steps", "optimizer=sgd", "optimizer.lr=0.01")
+SMALL_GPT = ("model=gpt", "model.width=16", "data=text", "data.bytes=4000", "data.length=32")
+
+
+def apart(one: dict[str, Any], other: dict[str, Any]) -> list[float]:
+    """The largest relative difference of losses, for every twenty steps."""
+    pairs = zip(one["losses"], other["losses"], strict=True)
+    found = [abs(a - b) / abs(a) for a, b in pairs]
+    return [max(found[i : i + 20]) for i in range(0, len(found), 20)]
+
+
+def nudged(run: Run, *rest: Any) -> Machine:
+    """A run one of whose weights differ in their last bits."""
+    with torch.no_grad():
+        next(run.model.parameters()).mul_(1 + 6e-8)
+    return Machine(run, *rest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [False, True], ids=["replicas", "shards"])
+def test_two_hundred_steps_with_two_growths_differ_by_rounding(
+    shards: bool, tmp_path: Path
+) -> None:
+    """A GPT by some units in the last place; a CNN, whose batch norms amplify whatever differs, by
+    no more than a run of one process does when the last bits of one tensor are others."""
+    for name, model in (("gpt", SMALL_GPT), ("cnn", ("model=cnn", "data.shape=[1,8,8]"))):
+        one = trained((*LONG, *model), tmp_path / name)
+        two = values(2, trained, (*LONG, *model), tmp_path / f"{name}_2", False, shards)
+        alike(two)
+        assert two[0]["grown"] == one["grown"] == ["deeper", "wider"]
+        if name == "gpt":
+            assert max(apart(one, two[0])) < 2e-6
+            continue
+        with mock.patch.object(job, "Machine", nudged):
+            other = trained((*LONG, *model), tmp_path / "nudged")
+        for ours, theirs in zip(apart(one, two[0]), apart(one, other), strict=True):
+            assert ours < 20 * theirs + 1e-7
 
 
 def on_rank_1(real: Callable[..., Any], otherwise: Callable[[Any, Any], Any]) -> Any:
