@@ -87,10 +87,10 @@ def _network(
     optimizer = {f"{n}/{key}": tensor for n, kept in states.items() for key, tensor in kept.items()}
     tensors = {"model": dict(model.state_dict()), "optimizer": optimizer}
     tensors |= {"average": dict(average.state_dict())} if average is not None else {}
-    return {place: {n: stored(t) for n, t in held.items()} for place, held in tensors.items()}
+    return {place: {n: _stored(t) for n, t in held.items()} for place, held in tensors.items()}
 
 
-def stored(tensor: Tensor) -> Tensor:
+def _stored(tensor: Tensor) -> Tensor:
     """A tensor as a checkpoint has it: one that lies in shards whole, in the CPU's memory."""
     return whole(tensor).cpu() if isinstance(tensor, DTensor) else tensor
 

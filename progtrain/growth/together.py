@@ -34,6 +34,7 @@ def together(run: Run, setup: Setup, attempt: Callable[[], Event]) -> Event:
         own = error
     except Exception as error:
         own = GrowthError(f"A process of several could not grow: {type(error).__name__}: {error}")
+        own.__cause__ = error  # whatever it is, the others must hear of it
     _raise_together(group, own, undo)
     networks = [run.model, *([run.average] if run.average is not None else [])]
     equalise(group, networks, run.optimizer)

@@ -7,7 +7,6 @@ network or what is frozen of it has changed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
@@ -20,7 +19,6 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from progtrain.data.sets import mixed
-from progtrain.errors import EnvironmentProblem
 from progtrain.hardware.group import Group, agree
 from progtrain.hardware.norms import OverAll, normalises
 from progtrain.hardware.shards import is_sharded, without_sync
@@ -120,17 +118,3 @@ def equalise(group: Group, networks: list[nn.Module], optimizer: OptimizerSet) -
     kinds = {name: (tuple(t.shape), str(t.dtype)) for name, t in tensors.items()}
     agree(group, "the network", sorted(kinds.items()))
     group.send_first([tensors[name].detach() for name in sorted(tensors)])
-
-
-def alike(group: Group, tensors: dict[str, Tensor]) -> None:
-    """Raise `EnvironmentProblem` where a tensor differs in a bit from that of another process."""
-    mine = {name: hashlib.sha256(_bytes(tensor)).hexdigest() for name, tensor in tensors.items()}
-    for other in group.gathered(mine):
-        differing = [name for name in mine if other.get(name) != mine[name]]
-        if differing:
-            raise EnvironmentProblem(f"Processes hold different bits of {differing[0]}.")
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat: Any = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes()
