@@ -16,7 +16,7 @@ from growth_kit import a_machine, a_model, make
 from ranks_kit import Ranks, group, ranks, values
 from run_kit import Spy, parts, train
 
-from progtrain import boundary, job
+from progtrain import boundary, evaluation, job
 from progtrain.evaluation import evaluate_network
 from progtrain.growth.schedule import Schedule
 from progtrain.hardware import replicas
@@ -168,12 +168,12 @@ def test_ranks_that_disagree_do_what_rank_0_decides(tmp_path: Path) -> None:
 
 
 def transacting(
-    otherwise: Callable[..., Any], overrides: tuple[str, ...], directory: Path
+    otherwise: Callable[..., Any], overrides: tuple[str, ...], directory: Path, shards: bool
 ) -> dict[str, Any]:
     """A run in which rank 1 grows by `otherwise` what it would grow."""
     mine = on_rank_1(boundary.transact, partial(otherwise, boundary.transact))
     with mock.patch.object(boundary, "transact", mine):
-        return trained(overrides, directory)
+        return trained(overrides, directory, False, shards)
 
 
 def failing(*_: Any) -> Any:
@@ -181,7 +181,7 @@ def failing(*_: Any) -> Any:
 
 
 def test_where_one_rank_cannot_grow_none_does(tmp_path: Path) -> None:
-    told = ranks(2, transacting, failing, GROWN, tmp_path / "two")
+    told = ranks(2, transacting, failing, GROWN, tmp_path / "two", False)
     assert [each.kind for each in told] == ["GrowthError", "GrowthError"]
     assert all("no room (told by process 1 of 2; none has grown)" in each.error for each in told)
     resumed = trained(GROWN, tmp_path / "two", True)  # what it stored is whole
@@ -193,14 +193,18 @@ def strayed(transact: Callable[..., Any], run: Run, *rest: Any) -> Any:
     event = transact(run, *rest)
     for parameter in run.model.parameters():
         parameter.data.add_(1e-3)
+    for name in run.optimizer.parameters:
+        for state in run.optimizer.state_of(name).values():
+            state.add_(1e-3)
     return event
 
 
-def test_new_weights_are_equal_to_the_bit(tmp_path: Path) -> None:
-    chosen = GROWN
-    told = values(2, transacting, strayed, chosen, tmp_path / "two")
+@pytest.mark.parametrize("shards", [False, True], ids=["replicas", "shards"])
+def test_what_has_grown_is_equal_to_the_bit(shards: bool, tmp_path: Path) -> None:
+    """DDP itself would send weights when it is made, but nothing that an optimizer remembers."""
+    told = values(2, transacting, strayed, GROWN, tmp_path / "two", shards)
     alike(told)
-    close(told[0], trained(chosen, tmp_path / "one"))
+    close(told[0], trained(GROWN, tmp_path / "one"))
 
 
 def counted(samples: int) -> dict[str, float]:
@@ -209,12 +213,13 @@ def counted(samples: int) -> dict[str, float]:
     few = replace(split, x=split.x[:samples], y=split.y[:samples])
     if "RANK" in os.environ:
         setup.engine.group = group()
-    return evaluate_network(machine.run.model, setup, few, "val")
+    with mock.patch.object(evaluation, "_EVALUATION_BATCH", 2):
+        return evaluate_network(machine.run.model, setup, few, "val")
 
 
 @pytest.mark.parametrize("samples", [1, 7])
 def test_an_evaluation_counts_every_sample_once(samples: int) -> None:
-    """One process has none of a single sample, and still takes part."""
+    """Of the last sample, alone in its batch, one process has none, and still takes part."""
     told = values(2, counted, samples)
     assert told[0] == told[1] == pytest.approx(counted(samples), rel=1e-6)
 
