@@ -32,6 +32,7 @@ from progtrain.monitors.measurer import measured, remember
 from progtrain.nonfinite import refuse
 from progtrain.run import Event, Observation, Run, Stage, StopReason
 from progtrain.setup import Setup
+from progtrain.sharding import as_whole
 from progtrain.transfer.teachers import described, forget, teach
 
 _LOSS, _DISTILLED = "boundary/loss", "boundary/distillation"  # in `Run.memory`
@@ -77,19 +78,25 @@ def evaluated(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, fl
 
 
 def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
-    """Grow, with the metric before and after; raises `GrowthError`, and the run is as it was."""
+    """Grow, with the metric before and after; raises `GrowthError`, and the run is as it was.
+
+    `controls` are lifted. Where the network lies in shards, it is whole for no longer than needed.
+    """
     then = run.clock.account
     before = evaluated(run, setup, setup.batches.sets.validation, "val").get(run.metric)
-    host, events = run.model, run.events
+    controls.lift()
     try:
-        event = together(run, setup, partial(transact, run, setup, stage, controls))
+        with as_whole(run, setup):
+            host, events = run.model, run.events
+            blending = Controls(host, events, setup.warmup)
+            event = together(run, setup, partial(transact, run, setup, stage, blending))
+            check = check_flops(uncompiled(host), uncompiled(run.model), run.probe.x)
     except NothingToGrowError:  # the run goes on
         raise
     except GrowthError as error:
         error.flops += run.evaluation_flops * run.evaluated
         run.clock.account = then
         raise
-    check = check_flops(uncompiled(host), uncompiled(run.model), run.probe.x)
     look_cost(run)
     running = Controls(run.model, run.events, setup.warmup)
     after = evaluated(run, setup, setup.batches.sets.validation, "val").get(run.metric)

@@ -30,6 +30,7 @@ from progtrain.errors import GrowthError, NothingToGrowError
 from progtrain.growth.declared import pass_over
 from progtrain.growth.remedies import answered, asked
 from progtrain.growth.trial import tried
+from progtrain.hardware.shards import InShardsError
 from progtrain.limits import fruitless, reached
 from progtrain.monitors.finding import Occasion
 from progtrain.run import Event, Run, Stage, StopReason
@@ -37,6 +38,15 @@ from progtrain.setup import Setup
 from progtrain.sharding import as_whole
 from progtrain.stepper import Stepper, trained
 from progtrain.watch import close_ways_back
+
+
+class Wish(Enum):
+    """What a policy asks for before it can say what is due."""
+
+    LOOK = "to look at the whole network"
+
+
+Due = Stage | StopReason | Wish | None
 
 
 class State(Enum):
@@ -84,6 +94,8 @@ class Machine:
         run.stopped, due = self._agreed(*self._wishes())
         if run.stopped:
             return State.STOP
+        if due is Wish.LOOK:
+            due = self._looked()
         if isinstance(due, StopReason):
             run.grown_out = due
             self.setup.reporter.noted(run, f"Growth is over: {due.value}")
@@ -95,14 +107,12 @@ class Machine:
             return State.GROW
         return State.STEP
 
-    def _wishes(self) -> tuple[StopReason | None, Stage | StopReason | None]:
+    def _wishes(self) -> tuple[StopReason | None, Due]:
         """Why to stop, or what to grow, or why growth is over."""
         stop = StopReason.INTERRUPTED if self.setup.interrupted() else reached(self.run, self.setup)
         return stop, None if stop or self.run.grown_out else self._due()
 
-    def _agreed(
-        self, stop: StopReason | None, due: Stage | StopReason | None
-    ) -> tuple[StopReason | None, Stage | StopReason | None]:
+    def _agreed(self, stop: StopReason | None, due: Due) -> tuple[StopReason | None, Due]:
         """What all processes do: what rank 0 wants, whatever the others have come to."""
         group, run = self.setup.engine.group, self.run
         if not group.anyone(stop is not None or due is not None):
@@ -114,20 +124,26 @@ class Machine:
         (stop, due), run.memory = group.of_first(((stop, due), run.memory))
         return stop, due
 
-    def _due(self) -> Stage | StopReason | None:
+    def _due(self) -> Due:
         growth = self.setup.growth
-        return growth.next(self.run) or asked(self.run, growth)
+        try:
+            return growth.next(self.run) or asked(self.run, growth)
+        except InShardsError:
+            return Wish.LOOK
+
+    def _looked(self) -> Stage | StopReason | None:
+        """What is due, asked once more beside the whole network."""
+        self.stepper.controls.lift()
+        with as_whole(self.run, self.setup):
+            _, due = self._agreed(None, self._due())
+        self.stepper.renew()
+        assert not isinstance(due, Wish)
+        return due
 
     def _grow(self) -> State:
         self.stepper.settle()
         with self.run.spent.of(GROWTH):
-            self.stepper.controls.lift()
-            with as_whole(self.run, self.setup):
-                self.stepper.renew()
-                state = self._grow_stage()
-                self.stepper.controls.lift()
-            self.stepper.renew()
-            return state
+            return self._grow_stage()
 
     def _grow_stage(self) -> State:
         assert self._stage is not None
@@ -160,7 +176,8 @@ class Machine:
     def _try(self, stage: Stage) -> Stage | None:
         """The candidate that a trial finds best, or None; the run is as it was."""
         self.stepper.controls.lift()
-        found = tried(self.run, self.setup, stage, trained)
+        with as_whole(self.run, self.setup, self.setup.engine.device):  # it trains copies there
+            found = tried(self.run, self.setup, stage, trained)
         self.stepper.renew()
         return found
 

@@ -1,7 +1,8 @@
 """A run whose network lies in shards, and the same run with everything whole.
 
 Steps and evaluations work on shards. What looks at weights as such (growth, the way back from it,
-anchors) works on whole and plain networks, which every process then has for a moment.
+anchors) works on whole and plain networks, which every process then has for a moment: in the
+memory of `Shards.home`, so that a device need not have room for one.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from progtrain.contracts import OptimizerRecipe
+from progtrain.errors import GrowthError
 from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.hardware.engine import Engine
 from progtrain.hardware.shards import is_sharded, like, whole
 from progtrain.optimizers.group import OptimizerSet
-from progtrain.run import Run
+from progtrain.run import Probe, Run
 from progtrain.setup import Setup
 
 
@@ -35,29 +39,52 @@ def spread(run: Run, engine: Engine, recipe: OptimizerRecipe) -> None:
     run.optimizer = _optimizer(run, recipe, states)
 
 
-def gather(run: Run, engine: Engine, recipe: OptimizerRecipe) -> None:
-    """Make whole what is in shards; hooks and freezes are lifted."""
-    if engine.shards is None or not is_sharded(run.model):
+@contextmanager
+def as_whole(run: Run, setup: Setup, place: torch.device | None = None) -> Generator[None]:
+    """Around what works on whole networks; they lie at `place`, or where networks are at home.
+
+    A collective call where the run is in shards; hooks and freezes are lifted.
+    """
+    if not is_sharded(run.model):
+        yield
         return
-    states = _states(run.optimizer)
-    run.model = engine.shards.gathered(run.model)
+    probe, engine = run.probe, setup.engine
+    home, place = engine.home, place or engine.home
+    _gather(run, engine, setup.optimizer, place)
+    engine.home, run.probe = place, Probe(probe.x.to(place), probe.y.to(place))
+
+    def back() -> None:
+        spread(run, engine, setup.optimizer)
+        engine.home, run.probe = home, probe
+
+    try:
+        yield
+    except GrowthError:  # the run goes on, or is stored
+        back()
+        raise
+    back()
+
+
+def _gather(run: Run, engine: Engine, recipe: OptimizerRecipe, place: torch.device) -> None:
+    """Make whole what is in shards."""
+    assert engine.shards is not None
+    states = _states(run.optimizer, place)
+    engine.replicas.forget()
+    run.model = engine.shards.gathered(run.model, place)
     if run.average is not None:
-        run.average = engine.shards.gathered(run.average).requires_grad_(False)
+        run.average = engine.shards.gathered(run.average, place).requires_grad_(False)
     run.optimizer = _optimizer(run, recipe, states)
 
 
-@contextmanager
-def as_whole(run: Run, setup: Setup) -> Generator[None]:
-    """Around what works on whole networks."""
-    gather(run, setup.engine, setup.optimizer)
-    yield
-    spread(run, setup.engine, setup.optimizer)
-
-
-def _states(optimizer: OptimizerSet) -> dict[str, dict[str, Tensor]]:
-    """What the optimizer remembers, whole."""
+def _states(
+    optimizer: OptimizerSet, place: torch.device | None = None
+) -> dict[str, dict[str, Tensor]]:
+    """What the optimizer remembers; what lies in shards is brought whole to `place`."""
     return {
-        name: {key: whole(tensor) for key, tensor in optimizer.state_of(name).items()}
+        name: {
+            key: whole(tensor).to(place) if isinstance(tensor, DTensor) else tensor
+            for key, tensor in optimizer.state_of(name).items()
+        }
         for name in optimizer.parameters
     }
 

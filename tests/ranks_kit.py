@@ -30,7 +30,9 @@ class Ranks:
     def open(self) -> Engine:
         settings, cpu = Settings("fp32", False, True, 1, True), torch.device("cpu")
         joined = group()
-        return Engine(cpu, settings, joined, Shards(cpu, joined.world) if self.shards else None)
+        return Engine(
+            cpu, settings, joined, Shards(cpu, joined.world, cpu) if self.shards else None
+        )
 
 
 def group() -> Joined:

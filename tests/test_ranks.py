@@ -15,6 +15,7 @@ import torch
 from growth_kit import a_machine, a_model, make
 from ranks_kit import Ranks, group, ranks, values
 from run_kit import Spy, parts, train
+from test_nonfinite import nan_in_the_data
 
 from progtrain import boundary, evaluation, job
 from progtrain.evaluation import evaluate_network
@@ -48,6 +49,7 @@ def trained(
     history = [observation.metrics for observation in spy.run.history]
     grown = [event.stage for event in spy.run.events]
     found = {"losses": spy.losses, "digest": spy.digest, "grown": grown, "history": history}
+    found["undone"] = [event.undone for event in spy.run.events]
     return {**found, "notes": spy.notes, "clock": spy.run.clock.now}
 
 
@@ -83,6 +85,63 @@ def test_two_processes_make_the_run_of_one(
     assert len(one["grown"]) == 2
     alike(two)
     close(two[0], one)
+
+
+BUDGET = ("growth=budget", "growth.trigger.interval=25%", "growth.max_stages=2")
+STAGE_HEAD = "{_target_: progtrain.growth.schedule.At, at: 70%, operator: ${head}}"
+
+
+def disturbed(overrides: tuple[str, ...], directory: Path, shards: bool = False) -> dict[str, Any]:
+    """A run whose inputs of steps 10 and 18 are not numbers, on every rank."""
+    with nan_in_the_data(10, 18):
+        return trained(overrides, directory, False, shards)
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["replicas", "shards"])
+@pytest.mark.parametrize(
+    ("chosen", "run", "grown"),
+    [
+        pytest.param((*BUDGET, "growth/choice=steepest"), trained, 2, id="slope"),
+        pytest.param(
+            (*BUDGET, "growth/choice=trial", "growth.choice.steps=2"), trained, 2, id="trial"
+        ),
+        pytest.param(
+            ("growth=schedule", *TWICE, "growth.keep_if='val/accuracy > 2'", *RAMP),
+            trained,
+            3,
+            id="a growth that does not pay",
+        ),
+        pytest.param(
+            (
+                "growth=schedule",
+                *TWICE,
+                *RAMP,
+                "nonfinite.policy=rollback",
+                "nonfinite.back=4steps",
+            ),
+            disturbed,
+            3,
+            id="not finite",
+        ),
+        pytest.param(
+            ("growth=schedule", "head=stage", f"+growth.stages.classes={STAGE_HEAD}"),
+            trained,
+            3,
+            id="heads",
+        ),
+    ],
+)
+def test_two_processes_look_undo_and_go_back_as_one(
+    chosen: tuple[str, ...], run: Callable[..., Any], grown: int, shards: bool, tmp_path: Path
+) -> None:
+    settings = (*STEADY, "train.duration=20steps", *chosen)
+    one = run(settings, tmp_path / "one")
+    arguments = (False, shards) if run is trained else (shards,)
+    two = values(2, run, settings, tmp_path / "two", *arguments)
+    assert len(one["grown"]) == grown
+    alike(two)
+    close(two[0], one)
+    assert one["undone"] == two[0]["undone"]
 
 
 def test_a_run_goes_on_with_other_processes_and_in_shards(tmp_path: Path) -> None:

@@ -62,9 +62,11 @@ class Budget(Policy):
             self._check_room(run)
         if self.max_stages is not None and len(run.grown) >= self.max_stages:
             return StopReason.MAX_STAGES
-        host = Host.of(run)
         free = {n: each for n, each in self.options.items() if not self.embargoed(run, n)}
-        found = self._candidates(run, host, free) if free else []
+        if not free:
+            return StopReason.BUDGET
+        host = Host.of(run)
+        found = self._candidates(run, host, free)
         trial = self.choice.cost(run, found) if isinstance(self.choice, Trial) else 0.0
         probed = self._probed(run, found)
         fitting = [c for c in found if self._fits(run, c, trial + probed)]

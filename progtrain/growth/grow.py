@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from progtrain.contracts import Operator, OptimizerRecipe, StatePolicy
 from progtrain.errors import GrowthError
 from progtrain.growth.edits import Edit
-from progtrain.hardware.shards import plain
+from progtrain.hardware.shards import InShardsError, is_sharded, plain
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Probe, Run, Template, no_template
 
@@ -32,7 +32,12 @@ class Host:
 
     @staticmethod
     def of(run: Run) -> Host:
-        """The run's network, as plain modules: compiled ones hide calls from those who look."""
+        """The run's network, as plain modules: compiled ones hide calls from those who look.
+
+        Raises `InShardsError` where its values lie in shards.
+        """
+        if is_sharded(run.model):
+            raise InShardsError
         return Host(uncompiled(run.model), run.probe, run.template)
 
 

@@ -60,6 +60,7 @@ class Engine:
         shards: Shards | None = None,
     ) -> None:
         self.shards = shards  # how networks are sharded over processes; None: each has the whole
+        self.home = device if shards is None else shards.home  # where whole networks lie
         self.device, self.settings, self.group = device, settings, group or Group()
         self.mode = mode_of(settings.compile)
         if self.mode is not None:
@@ -86,8 +87,8 @@ class Engine:
         return torch.autocast(self.device.type, dtype)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move to the device and compile; called again after every growth."""
-        model.to(self.device)
+        """Bring a whole network home and compile it; called again after every growth."""
+        model.to(self.home)
         if self.mode is not None:
             compile_blocks(model, self.mode)
         return model

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from progtrain.errors import EnvironmentProblem, require
 from progtrain.hardware.engine import Engine, Settings, check
 from progtrain.hardware.processes import Processes
+from progtrain.hardware.shards import Shards
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class FSDP:
     data_on_device: bool = True
     sync_norm: bool = True  # batch norm looks at the batch of all processes
     offload: bool = False  # weights, gradients and optimizer state wait in the CPU's memory
+    grow_on: str = "cpu"  # or device: where the network is whole while it grows
     devices: int | None = None  # processes on this machine; null: every GPU, or 2 on a CPU
     device: str = "auto"  # auto, cpu, gpu
     timeout: float = 600  # seconds that one process waits for another
@@ -33,6 +37,8 @@ class FSDP:
         check(self.precision, self.threads, self.compile)
         hint = "Gradients in shards are not scaled; bf16 needs no scaling."
         require(self.precision != "fp16", "precision", self.precision, "fp32, tf32 or bf16", hint)
+        allowed, hint = "cpu or device", "On the device it must fit there whole, twice over."
+        require(self.grow_on in ("cpu", "device"), "grow_on", self.grow_on, allowed, hint)
         self._all()
 
     def processes(self) -> int:
@@ -49,7 +55,11 @@ class FSDP:
         deterministic = self._all().deterministic(self.deterministic)
         rest = (self.threads, self.data_on_device, self.sync_norm)
         settings = Settings(self.precision, self.compile, deterministic, *rest)
-        return self._all().open(settings, shards=True, offload=self.offload)
+        return self._all().open(settings, self._shards)
+
+    def _shards(self, device: torch.device, world: int) -> Shards:
+        home = device if self.grow_on == "device" else torch.device("cpu")
+        return Shards(device, world, home, self.offload)
 
     def _all(self) -> Processes:
         return Processes(self.devices, self.device, self.timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,16 +63,19 @@ class Processes:
     def on_gpus(self) -> bool:
         return self._kind() == "cuda"
 
-    def open(self, settings: Settings, shards: bool = False, offload: bool = False) -> Engine:
+    def open(
+        self,
+        settings: Settings,
+        shards: Callable[[torch.device, int], Shards] | None = None,
+    ) -> Engine:
         """This process's device, joined with the others where somebody has started them; each
-        holds the whole network, or `shards` of it."""
+        holds the whole network, or what `shards` makes of a device and a number of processes."""
         place, kind = here(), self._kind()
         if place is None:  # a look at a network: one process is enough
             return Engine(torch.device(kind), settings)
         device = torch.device(kind, place.local) if kind == "cuda" else torch.device(kind)
         group = joined(kind, self.timeout)
-        kept = Shards(device, group.world, offload) if shards else None
-        return Engine(device, settings, group, kept)
+        return Engine(device, settings, group, shards and shards(device, group.world))
 
     def deterministic(self, asked: bool | None) -> bool:
         """True on a CPU, false on a GPU, unless asked for otherwise."""

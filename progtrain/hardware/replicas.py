@@ -40,6 +40,10 @@ class Replicas:
         self._wrapper: nn.Module | None = None
         self._norms = False  # whether the network looks at its whole batch
 
+    def forget(self) -> None:
+        """Hold nothing of a network that is about to go."""
+        self._wrapper = self._made_for = None
+
     def over_all(self) -> AbstractContextManager[object]:
         """Around the forward passes of `of`: what looks at a batch sees that of all processes."""
         return OverAll() if self._norms else nullcontext()

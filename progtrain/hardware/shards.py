@@ -26,6 +26,10 @@ from progtrain.flops import on_meta
 _plain: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 
 
+class InShardsError(Exception):
+    """A network's values are asked for, and lie in shards: every process must take part."""
+
+
 def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
@@ -68,10 +72,15 @@ class Shards:
 
     device: torch.device
     world: int
+    home: torch.device  # where a network is whole, while it is grown, copied or put back
     offload: bool = False  # parameters, gradients and optimizer state wait in the CPU's memory
 
     def spread(self, model: nn.Module) -> None:
-        """Shard a network in place, block by block; a plain one without values is kept aside."""
+        """Shard a network in place; a plain one without values is kept aside.
+
+        Blocks come to the device one after another, so it never holds more of the network than
+        shards and one block that is whole.
+        """
         twin = on_meta(model)
         mesh = init_device_mesh(self.device.type, (self.world,))
         policy = CPUOffloadPolicy() if self.offload else OffloadPolicy()
@@ -84,9 +93,10 @@ class Shards:
                 module.register_buffer(name, buffer.to(self.device), name not in _lost(module))
         _plain[model] = twin
 
-    def gathered(self, model: nn.Module) -> nn.Module:
-        """A whole and plain network of the same values; the sharded one is left as it is."""
-        made = copy.deepcopy(plain(model)).to_empty(device=self.device)
+    def gathered(self, model: nn.Module, place: torch.device) -> nn.Module:
+        """A whole and plain network of the same values at `place`, brought there tensor by tensor;
+        the sharded one is left as it is."""
+        made = copy.deepcopy(plain(model)).to_empty(device=place)
         made.train(model.training)
         with torch.no_grad():
             for name, parameter in made.named_parameters():
