@@ -37,7 +37,7 @@ from torch.nn import functional as F  # noqa: E402
 from progtrain import job  # noqa: E402
 from progtrain.build import Parts, build  # noqa: E402
 from progtrain.growth.transaction import transact  # noqa: E402
-from progtrain.hardware.compilation import compile_blocks, mode_of  # noqa: E402
+from progtrain.hardware.compilation import mode_of  # noqa: E402
 from progtrain.monitors.mfu import known_peak  # noqa: E402
 from progtrain.run import Stage  # noqa: E402
 from progtrain.setup import Setup  # noqa: E402
@@ -80,9 +80,7 @@ def stepping(stepper: Stepper) -> Callable[[], None]:
 def by_hand(setup: Setup) -> Callable[[], None]:
     """The step a PyTorch user writes."""
     engine, data, size = setup.engine, setup.batches.sets, setup.train.batch_size
-    device, model = engine.device, setup.model_factory({}).to(engine.device).train()
-    if engine.mode:
-        compile_blocks(model, engine.mode)
+    device, model = engine.device, engine.place(setup.model_factory({})).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=CUDA or None)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     order, position = torch.randperm(len(data.train), device=device), 0

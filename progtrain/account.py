@@ -19,9 +19,10 @@ SCORES = "scores"  # ranking the samples for a curriculum
 LOST = "lost"  # all that was charged between a state and the return to it
 UNTOLD = "untold"  # of a checkpoint that was stored before there was an account
 EVALUATION, STORING = "evaluation", "storing"  # not charged
+RECOMPUTATION = "recomputation"  # second forwards of activation checkpointing; not charged
 
 CHARGED = (TRAINING, GROWTH, TEACHERS, MONITORS, SCORES, LOST)
-UNCHARGED = (EVALUATION, STORING)
+UNCHARGED = (EVALUATION, STORING, RECOMPUTATION)
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,9 @@ class Account:
 
     def given_up(self, then: Account) -> Account:
         """What was charged since `then` is lost; seconds stay where they went."""
-        evaluation = self.flops.get(EVALUATION, 0)
         lost = then.flops.get(LOST, 0) + self.charged - then.charged
         kept = {what: n for what, n in then.flops.items() if what not in UNCHARGED}
-        counted = {EVALUATION: evaluation} if evaluation else {}
+        counted = {what: n for what, n in self.flops.items() if what in UNCHARGED}
         return replace(self, flops={**kept, **counted, **({LOST: lost} if lost else {})})
 
     def shares(self) -> dict[str, float]:

@@ -234,9 +234,13 @@ def _early(config: DictConfig) -> list[str]:
         )
         sizes: list[Mapping[str, int | float]] = [growth.start, {}] if growth.start else [{}]
         limit = OmegaConf.select(config, "stop.max_params")
+        again = bool(OmegaConf.select(config, "hardware.activation_checkpointing"))
     except Exception:
         return []  # a class of the user's that only a run can build
-    return [*early.late_stages(growth, train), *early.refused_networks(factory, sizes, limit)]
+    return [
+        *early.late_stages(growth, train),
+        *early.refused_networks(factory, sizes, limit, again),
+    ]
 
 
 def hardware(config: DictConfig) -> Hardware:

@@ -29,12 +29,12 @@ def training_flops(model: nn.Module, x: Tensor, frozen: Sequence[str] = ()) -> f
     Counted once an architecture, without computing anything where the network runs on the meta
     device.
     """
-    return _counted(model, x, _count, frozen)
+    return counted(model, x, count_training, frozen)
 
 
 def forward_flops(model: nn.Module, x: Tensor) -> float:
     """FLOPs of one sample, forward only, in evaluation mode: what a teacher costs."""
-    return _counted(model, x, _count_forward)
+    return counted(model, x, _count_forward)
 
 
 def check_flops(host: nn.Module, grown: nn.Module, x: Tensor) -> float:
@@ -42,12 +42,13 @@ def check_flops(host: nn.Module, grown: nn.Module, x: Tensor) -> float:
     return len(x) * (forward_flops(host, x) + forward_flops(grown, x))
 
 
-def _counted(
+def counted(
     model: nn.Module,
     x: Tensor,
     count: Callable[[nn.Module, Tensor], float],
     frozen: Sequence[str] = (),
 ) -> float:
+    """What `count` says of a copy of the network and a few samples; asked once an architecture."""
     trains = {n: p.requires_grad and n not in frozen for n, p in model.named_parameters()}
     key = (
         frozenset(name for name, each in trains.items() if not each),
@@ -89,7 +90,8 @@ def on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, empty).to("meta")
 
 
-def _count(model: nn.Module, x: Tensor) -> float:
+def count_training(model: nn.Module, x: Tensor) -> float:
+    """FLOPs of one sample, forward and backward, of this very network; its gradients are lost."""
     model.train()
     with (
         torch.enable_grad(),

@@ -123,12 +123,13 @@ def _trained(
         stages = plan(run, setup)
         if engine.group.first:
             require_space(directory, stages)
+        odd = [f"warning: {text}" for text in warnings(run, setup)]
         spread(run, engine, parts.optimizer)
         signals.patient = True
         reports.started(run, stages)
         of_data = () if saved else (*parts.notes, *batches.sets.notes)
         notes = (*of_data, *_notes(saved, engine))
-        for line in (*notes, *(f"warning: {text}" for text in warnings(run, setup))):
+        for line in (*notes, *odd):
             reports.noted(run, line)
         try:
             return parts.debug.drive(Machine(run, setup), around)

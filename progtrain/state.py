@@ -50,7 +50,8 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
     `sizes` are the bytes of the run's row files, `data` the fingerprint of the training data.
     """
     states = {name: run.optimizer.state_of(name) for name in run.optimizer.parameters}
-    tensors = _network(run.model, run.average, states) | {"rng": random_numbers(engine)}
+    first = engine.group.first
+    tensors = _network(run.model, run.average, states, first) | {"rng": random_numbers(engine)}
     if run.recent is not None:
         tensors["recent"] = {"values": run.recent.values_2S}
     befores = {f"before_{index}": before for index, before in run.ways_back.items()}
@@ -82,17 +83,26 @@ def pack(run: Run, engine: Engine, sizes: Mapping[str, int], data: str) -> tuple
 
 
 def _network(
-    model: nn.Module, average: nn.Module | None, states: Mapping[str, Mapping[str, Tensor]]
+    model: nn.Module,
+    average: nn.Module | None,
+    states: Mapping[str, Mapping[str, Tensor]],
+    first: bool = True,
 ) -> Tensors:
     optimizer = {f"{n}/{key}": tensor for n, kept in states.items() for key, tensor in kept.items()}
     tensors = {"model": dict(model.state_dict()), "optimizer": optimizer}
     tensors |= {"average": dict(average.state_dict())} if average is not None else {}
-    return {place: {n: _stored(t) for n, t in held.items()} for place, held in tensors.items()}
+    return {
+        place: {n: _stored(t, first) for n, t in held.items()} for place, held in tensors.items()
+    }
 
 
-def _stored(tensor: Tensor) -> Tensor:
-    """A tensor as a checkpoint has it: one that lies in shards whole, in the CPU's memory."""
-    return whole(tensor).cpu() if isinstance(tensor, DTensor) else tensor
+def _stored(tensor: Tensor, first: bool) -> Tensor:
+    """A tensor as a checkpoint has it: one that lies in shards whole, in the CPU's memory; only the
+    first process keeps it, to store it."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    full = whole(tensor)
+    return full.cpu() if first else full.new_empty(0)
 
 
 def unpack(run: Run, checkpoint: Checkpoint, engine: Engine, recipe: OptimizerRecipe) -> None:

@@ -15,7 +15,7 @@ import time
 import torch
 from torch import Tensor
 
-from progtrain.account import STORING
+from progtrain.account import RECOMPUTATION, STORING
 from progtrain.anchors import anchor, go_back
 from progtrain.boundary import fate, last_distillation, last_loss, roll_back
 from progtrain.clock import Duration, Step
@@ -46,7 +46,7 @@ class Stepper:
         run.distilled = last_distillation(run)
         self.controls = self._made()
         self.guard = Guard(run, setup)
-        self._sight = Sight()
+        self._sight = Sight(setup.engine.settings.activation_checkpointing)
         self._remember()
         if setup.nonfinite.policy == "rollback" and not run.anchors:
             self._anchor()
@@ -87,6 +87,8 @@ class Stepper:
         compiled = setup.engine.graphs != graphs
         seconds = setup.engine.beat(time.perf_counter() - begun)
         run.clock.tick(run.batch_size, flops, seconds, Step(taught, tokens, compiled))
+        if self._sight.recomputed:
+            run.clock.charge(RECOMPUTATION, run.batch_size * self._sight.recomputed)
         release(run, setup)
         self._advance(strong)
         # what a monitor sees must not hang on how often a run is stored

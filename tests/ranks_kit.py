@@ -26,9 +26,13 @@ class Ranks:
     """Hardware of a process that is a rank; the environment says which."""
 
     shards: bool = False
+    activation_checkpointing: bool = False
 
     def open(self) -> Engine:
-        settings, cpu = Settings("fp32", False, True, 1, True), torch.device("cpu")
+        settings, cpu = (
+            Settings("fp32", False, True, 1, True, self.activation_checkpointing),
+            torch.device("cpu"),
+        )
         joined = group()
         return Engine(
             cpu, settings, joined, Shards(cpu, joined.world, cpu) if self.shards else None

@@ -14,8 +14,10 @@ from run_kit import parts, train
 from torch import Tensor, nn
 
 from progtrain.errors import SettingError
-from progtrain.hardware.compilation import begin, compile_blocks, compiled_parts, count_graphs
+from progtrain.hardware.blocks import blocks, stand_in
+from progtrain.hardware.compilation import begin, compiled, count_graphs
 from progtrain.hardware.cpu import CPU
+from progtrain.hardware.recomputation import recomputed
 from progtrain.models.cnn import CNN
 from progtrain.models.resnet import ResNet
 
@@ -70,6 +72,10 @@ def blocks_of(depth: int, width: int = 8) -> nn.Sequential:
     return nn.Sequential(*(nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(depth)))
 
 
+def compile_blocks(model: nn.Module) -> None:
+    stand_in(model, lambda kind: compiled("default", kind.forward))
+
+
 def graphs_of(model: nn.Module, x: Tensor) -> int:
     """How many graphs a training pass makes."""
     before = count_graphs()
@@ -81,11 +87,11 @@ def test_equal_blocks_share_a_graph_and_a_deeper_network_needs_no_other(traced: 
     begin()
     x, small, large = torch.randn(3, 8), blocks_of(2), blocks_of(12)
     for model in (small, large):
-        compile_blocks(model, "default")
+        compile_blocks(model)
     assert graphs_of(small, x) == 1
     assert graphs_of(large, x) == 0
     wider = blocks_of(2, 10)
-    compile_blocks(wider, "default")
+    compile_blocks(wider)
     assert graphs_of(wider, torch.randn(3, 10)) == 1
     assert graphs_of(small, x) == 0  # what was compiled stays
 
@@ -96,8 +102,8 @@ def test_a_deeper_stage_needs_no_other_graph(network: Any, traced: None) -> None
     x = torch.randn(2, 3, 8, 8)
     models = [network([3, 8, 8], 4, width=4, depth=depth, stages=2) for depth in (1, 3)]
     for model in models:
-        compile_blocks(model, "default")
-    assert len(compiled_parts(models[1])) == 2 * (1 + 3)  # entries, and blocks
+        compile_blocks(model)
+    assert len(blocks(models[1])) == 2 * (1 + 3)  # entries, and blocks
     assert graphs_of(models[0], x) == 4
     assert graphs_of(models[1], x) == 0
 
@@ -105,7 +111,7 @@ def test_a_deeper_stage_needs_no_other_graph(network: Any, traced: None) -> None
 def test_every_layer_of_a_network_of_other_stages_is_in_one_part() -> None:
     for name in ("resnet18", "mobilenet_v3_small", "vit_b_16"):
         model = getattr(torchvision.models, name)()
-        parts_of = [set(part.modules()) for part in compiled_parts(model)]
+        parts_of = [set(part.modules()) for part in blocks(model)]
         assert len(parts_of) > 4
         assert sum(map(len, parts_of)) == len(set().union(*parts_of))
 
@@ -114,7 +120,7 @@ def test_a_ramp_on_a_compiled_block_acts_and_ends(traced: None) -> None:
     begin()
     model, x = blocks_of(3), torch.randn(5, 8, requires_grad=True)
     plain, alpha = model(x), torch.tensor(0.0)
-    compile_blocks(model, "default")
+    compile_blocks(model)
     assert graphs_of(model, x) == 1
     hooks = [block.register_forward_hook(lambda *_: _[1][0] * (1 + alpha)) for block in model]
     assert torch.equal(model(x), x)
@@ -129,10 +135,25 @@ def test_a_ramp_on_a_compiled_block_acts_and_ends(traced: None) -> None:
     assert torch.equal(model(x), plain)
 
 
+def test_compiled_blocks_can_be_computed_again(traced: None) -> None:
+    begin()
+    one, x = blocks_of(3), torch.randn(5, 8)
+    other = copy.deepcopy(one)
+    stand_in(other, lambda kind: recomputed(compiled("default", kind.forward)))
+    other[1].register_forward_hook(lambda *_: _[2] * 2)
+    one[1].register_forward_hook(lambda *_: _[2] * 2)
+    before = count_graphs()
+    for model in (one, other):
+        model(x.requires_grad_()).square().sum().backward()
+    assert count_graphs() == before + 1
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)  # type: ignore[arg-type]
+
+
 def test_a_copy_is_not_compiled_and_evaluation_makes_no_graph(traced: None) -> None:
     begin()
     model, x = blocks_of(2), torch.randn(3, 8)
-    compile_blocks(model, "default")
+    compile_blocks(model)
     before = count_graphs()
     model.eval()(x)
     with torch.no_grad():

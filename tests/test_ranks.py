@@ -28,6 +28,7 @@ from progtrain.run import Run, StopReason
 STEADY = ("optimizer=sgd", "optimizer.lr=0.01", "train.accumulate=2", "train.batch_size=8")
 TWICE = ("growth.stages.deeper.at=6steps", "growth.stages.wider.at=12steps")
 RAMP = ("warmup=linear_ramp", "warmup.length=3steps", "train.clip=1", "train.ema=0.9")
+AGAIN = ("hardware.activation_checkpointing=true",)
 GROWN = ("growth=schedule", *STEADY, *TWICE, *RAMP, "train.duration=20steps")
 SAME = ("losses", "digest", "history", "clock", "grown")
 
@@ -38,7 +39,8 @@ def trained(
     """What a run comes to, on this rank."""
     made, spy, many = replace(parts(*overrides), resume=again), Spy(), job.Many
     if "RANK" in os.environ:
-        made = replace(made, hardware=Ranks(shards))
+        recomputes = bool(made.config["hardware"]["activation_checkpointing"])
+        made = replace(made, hardware=Ranks(shards, recomputes))
 
     def told(others: list[Any]) -> Any:  # the kit's spy would ask for shards on rank 0 alone
         return many([*(each for each in others if not isinstance(each, Spy)), spy])
@@ -72,7 +74,10 @@ def close(mine: dict[str, Any], one: dict[str, Any], rel: float = 1e-5) -> None:
         pytest.param(RAMP, id="ramp, accumulation, clipping, average"),
         pytest.param(("warmup=frozen_host", "warmup.isolation=3steps"), id="frozen host"),
         pytest.param(("transfer=distill", "warmup=zero_init"), id="teacher"),
-        pytest.param(("model=gpt", "model.width=16", "data=text", "data.bytes=4000"), id="text"),
+        pytest.param(
+            ("model=gpt", "model.width=16", "data=text", "data.bytes=4000", *AGAIN),
+            id="text, computed again",
+        ),
         pytest.param(("model=cnn", "augment=standard", "data.shape=[1,8,8]"), id="images"),
     ],
 )

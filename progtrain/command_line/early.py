@@ -28,19 +28,26 @@ def late_stages(growth: Growth, train: Training) -> list[str]:
 
 
 def refused_networks(
-    factory: Callable[[Size], nn.Module], sizes: Sequence[Size], max_params: int | None
+    factory: Callable[[Size], nn.Module],
+    sizes: Sequence[Size],
+    max_params: int | None,
+    recomputes: bool = False,
 ) -> list[str]:
     """Build the first and the full network without memory, for what their classes refuse; the
-    first must be within `stop.max_params`."""
+    first must be within `stop.max_params`, and where blocks are to be recomputed none may have
+    statistics."""
     import torch
 
     from progtrain.growth.plan_checks import start_too_large
+    from progtrain.hardware.recomputation import refuse_statistics
 
     problems: list[str] = []
     for size in sizes:
         try:
             with torch.device("meta"):
                 model = factory(size)
+            if recomputes:
+                refuse_statistics(model)
         except ConfigError as error:
             problems.append(str(error))
             continue

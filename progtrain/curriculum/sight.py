@@ -12,6 +12,7 @@ from progtrain.curriculum.view import View
 from progtrain.flops import forward_flops, training_flops
 from progtrain.growth.grow import uncompiled
 from progtrain.growth.past import last_growth
+from progtrain.hardware.recomputation import recomputed_flops
 from progtrain.run import Run, Teacher
 from progtrain.setup import Setup
 
@@ -31,8 +32,10 @@ def cycle_start(run: Run) -> Moment:
 class Sight:
     """Knows for which network and size the cost of a sample has been counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, recomputes: bool = False) -> None:
         self._known: tuple[object, ...] | None = None
+        self._recomputes = recomputes  # by activation checkpointing
+        self.recomputed = 0.0  # FLOPs of a sample that are computed twice
 
     def look(self, run: Run) -> bool:
         """Set the coming step's view and batch; whether its cost must be measured."""
@@ -45,10 +48,12 @@ class Sight:
         self._known = _counted_for(run)
         look_cost(run)
         run.view_flops, run.view_taught = None, 0.0
+        x = shaped(run.probe.x, run.view)
+        if self._recomputes:
+            self.recomputed = recomputed_flops(uncompiled(run.model), x, run.frozen)
         if run.view.side is None and run.view.length is None and not run.frozen:
             return
         run.view_taught = sum(_teacher_flops(teacher, run) for teacher in run.teachers)
-        x = shaped(run.probe.x, run.view)
         own = training_flops(uncompiled(run.model), x, run.frozen)
         run.view_flops = own + run.view_taught
 

@@ -18,9 +18,10 @@ class Auto:
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads; null: torch's choice
     data_on_device: bool = True
+    activation_checkpointing: bool = False  # compute within blocks again for the backward pass
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads, self.compile)
+        check(self.precision, self.threads, self.compile, self.activation_checkpointing)
 
     def processes(self) -> int:
         """One; raises `EnvironmentProblem` where the device or its precision is not there."""
@@ -31,7 +32,7 @@ class Auto:
         """Check that device and precision exist and set torch's switches."""
         device = self._device()
         deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
-        rest = (self.threads, self.data_on_device)
+        rest = (self.threads, self.data_on_device, self.activation_checkpointing)
         return Engine(device, Settings(self.precision, self.compile, deterministic, *rest))
 
     @staticmethod

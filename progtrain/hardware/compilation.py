@@ -11,16 +11,13 @@ them: by default it takes it that hooks never change, and a ramp would be left o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
 from importlib import import_module
 from typing import Any
-from weakref import ref
 
 import torch
-from torch import nn
 
 from progtrain.errors import require
+from progtrain.hardware.blocks import Forward
 
 MODES = ("default", "reduce-overhead", "max-autotune")
 _GRAPHS = 1024  # of one block's code before dynamo gives up and runs it eagerly, with a log line
@@ -56,65 +53,9 @@ def begin() -> None:
     inductor.layout_optimization = False
 
 
-def compile_blocks(model: nn.Module, mode: str) -> None:
-    """Let the blocks of `model` run compiled in training; a copy of it is not compiled."""
-    by_class: dict[type[nn.Module], Callable[..., Any]] = {}
-    for part in compiled_parts(model):
-        kind = type(part)
-        if kind not in by_class:
-            by_class[kind] = torch.compile(kind.forward, mode=mode, dynamic=False)
-        # the place where nn.Module.compile puts it: it stands in for calls, and is never copied
-        part._compiled_call_impl = _Compiled(part, by_class[kind])  # pyright: ignore[reportPrivateUsage]
-
-
-class _Compiled:
-    """What a call of a block does."""
-
-    def __init__(self, block: nn.Module, forward: Callable[..., Any]) -> None:
-        self._block = ref(block)  # in a circle a network would outlive its growth on the device
-        self._forward = forward
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        block: Any = self._block()
-        if not (block.training and torch.is_grad_enabled()):
-            return block._call_impl(*args, **kwargs)
-        if not (block._forward_pre_hooks or block._forward_hooks or block._backward_hooks):
-            return self._forward(block, *args, **kwargs)
-        block.__dict__["forward"] = partial(self._forward, block)
-        try:
-            return block._call_impl(*args, **kwargs)
-        finally:
-            del block.__dict__["forward"]
-
-
-def compiled_parts(model: nn.Module) -> list[nn.Module]:
-    """Blocks of containers that hold modules of one class; the model itself where none does.
-
-    Where such a block holds a stack of equal ones itself (a stage), they are taken, and what stands
-    beside them: with more of them the stage would be another graph.
-    """
-    return list(_parts(model, inside=False)) or [model]
-
-
-def _parts(module: nn.Module, inside: bool) -> Iterator[nn.Module]:
-    inside = inside or _of_one_class(module)
-    for child in module.children():
-        if any(_of_one_class(each) and _alike(each) for each in child.modules()) or not inside:
-            yield from _parts(child, inside)
-        elif next(child.children(), None) is not None:
-            yield child
-
-
-def _of_one_class(container: nn.Module) -> bool:
-    if not isinstance(container, nn.Sequential | nn.ModuleList):
-        return False
-    blocks = list(container)
-    return len({type(b) for b in blocks}) == 1 and next(blocks[0].children(), None) is not None
-
-
-def _alike(container: nn.Module) -> bool:
-    shapes = [[(n, t.shape) for n, t in b.state_dict().items()] for b in container.children()]
-    return all(each == shapes[0] for each in shapes)
+def compiled(mode: str, forward: Forward) -> Forward:
+    """A block's forward, compiled anew for every shape that it meets."""
+    return torch.compile(forward, mode=mode, dynamic=False)
 
 
 def count_graphs() -> int:

@@ -21,13 +21,14 @@ class DDP:
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads of each process; null: an equal share
     data_on_device: bool = True
+    activation_checkpointing: bool = False  # compute within blocks again for the backward pass
     sync_norm: bool = True  # batch norm looks at the batch of all processes
     devices: int | None = None  # processes on this machine; null: every GPU, or 2 on a CPU
     device: str = "auto"  # auto, cpu, gpu
     timeout: float = 600  # seconds that one process waits for another
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads, self.compile)
+        check(self.precision, self.threads, self.compile, self.activation_checkpointing)
         self._all()
 
     def processes(self) -> int:
@@ -37,7 +38,7 @@ class DDP:
     def open(self) -> Engine:
         """Join the other processes and set torch's switches."""
         deterministic = self._all().deterministic(self.deterministic)
-        rest = (self.threads, self.data_on_device, self.sync_norm)
+        rest = (self.threads, self.data_on_device, self.activation_checkpointing, self.sync_norm)
         return self._all().open(Settings(self.precision, self.compile, deterministic, *rest))
 
     def _all(self) -> Processes:

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from progtrain.errors import EnvironmentProblem, require
+from progtrain.hardware.blocks import Forward, stand_in
 from progtrain.hardware.compilation import (
     begin,
     check_mode,
-    compile_blocks,
+    compiled,
     count_graphs,
     mode_of,
     replays,
 )
 from progtrain.hardware.group import Group
+from progtrain.hardware.recomputation import recomputed, refuse_statistics
 from progtrain.hardware.replicas import Replicas
 from progtrain.hardware.shards import Shards
 from progtrain.optimizers.group import OptimizerSet
@@ -39,11 +41,19 @@ class Settings:
     deterministic: bool
     threads: int | None
     data_on_device: bool
+    activation_checkpointing: bool = False  # hardware/recomputation.py
     sync_norm: bool = True  # of several processes: batch norm looks at the batch of all
 
 
-def check(precision: str, threads: int | None, compile: bool | str) -> None:
+def check(
+    precision: str, threads: int | None, compile: bool | str, activation_checkpointing: bool
+) -> None:
+    """Raise `SettingError` for what no machine can do."""
     check_mode(compile)
+    ok = not (activation_checkpointing and replays(mode_of(compile)))
+    hint = "CUDA graphs would overwrite what the second forward needs; hardware.compile=true works."
+    name, allowed = "activation_checkpointing", f"false with hardware.compile={compile}"
+    require(ok, name, activation_checkpointing, allowed, hint)
     require(precision in PRECISIONS, "precision", precision, "one of " + ", ".join(PRECISIONS))
     ok = threads is None or 1 <= threads <= 1024
     require(ok, "threads", threads, "a whole number, 1 to 1024, or null")
@@ -87,11 +97,22 @@ class Engine:
         return torch.autocast(self.device.type, dtype)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Bring a whole network home and compile it; called again after every growth."""
+        """Bring a whole network home and say how its blocks run; called again after every growth.
+
+        Raises `ConfigError` where they cannot run so.
+        """
         model.to(self.home)
-        if self.mode is not None:
-            compile_blocks(model, self.mode)
+        again = self.settings.activation_checkpointing
+        if again:
+            refuse_statistics(model)
+        if again or self.mode is not None:
+            stand_in(model, self._forward)
         return model
+
+    def _forward(self, kind: type[nn.Module]) -> Forward:
+        """How blocks of a class run in training."""
+        forward = kind.forward if self.mode is None else compiled(self.mode, kind.forward)
+        return recomputed(forward) if self.settings.activation_checkpointing else forward
 
     def begin_step(self) -> None:
         """Before the first forward pass of a step, when nothing of the last one is needed."""

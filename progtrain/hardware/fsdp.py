@@ -26,6 +26,7 @@ class FSDP:
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads of each process; null: an equal share
     data_on_device: bool = True
+    activation_checkpointing: bool = False  # compute within blocks again for the backward pass
     sync_norm: bool = True  # batch norm looks at the batch of all processes
     offload: bool = False  # weights, gradients and optimizer state wait in the CPU's memory
     grow_on: str = "cpu"  # or device: where the network is whole while it grows
@@ -34,7 +35,7 @@ class FSDP:
     timeout: float = 600  # seconds that one process waits for another
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads, self.compile)
+        check(self.precision, self.threads, self.compile, self.activation_checkpointing)
         hint = "Gradients in shards are not scaled; bf16 needs no scaling."
         require(self.precision != "fp16", "precision", self.precision, "fp32, tf32 or bf16", hint)
         allowed, hint = "cpu or device", "On the device it must fit there whole, twice over."
@@ -53,7 +54,7 @@ class FSDP:
     def open(self) -> Engine:
         """Join the other processes and set torch's switches."""
         deterministic = self._all().deterministic(self.deterministic)
-        rest = (self.threads, self.data_on_device, self.sync_norm)
+        rest = (self.threads, self.data_on_device, self.activation_checkpointing, self.sync_norm)
         settings = Settings(self.precision, self.compile, deterministic, *rest)
         return self._all().open(settings, self._shards)
 

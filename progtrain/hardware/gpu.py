@@ -20,10 +20,11 @@ class GPU:
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads; null: torch's choice
     data_on_device: bool = True
+    activation_checkpointing: bool = False  # compute within blocks again for the backward pass
     index: int | None = None  # null: the first; with joblib job number % GPUs
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads, self.compile)
+        check(self.precision, self.threads, self.compile, self.activation_checkpointing)
         ok = self.index is None or self.index >= 0
         require(ok, "index", self.index, "a whole number >= 0, or null")
 
@@ -36,7 +37,7 @@ class GPU:
         """Check that device and precision exist and set torch's switches."""
         device = self._device()
         deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
-        rest = (self.threads, self.data_on_device)
+        rest = (self.threads, self.data_on_device, self.activation_checkpointing)
         return Engine(device, Settings(self.precision, self.compile, deterministic, *rest))
 
     def _device(self) -> torch.device:
