@@ -28,6 +28,7 @@ from progtrain.growth.rollback import undo
 from progtrain.growth.together import together
 from progtrain.growth.transaction import transact
 from progtrain.hardware.shards import whole
+from progtrain.memory import room_to_grow
 from progtrain.monitors.measurer import measured, remember
 from progtrain.nonfinite import refuse
 from progtrain.run import Event, Observation, Run, Stage, StopReason
@@ -89,7 +90,7 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
         with as_whole(run, setup):
             host, events = run.model, run.events
             blending = Controls(host, events, setup.warmup)
-            event = together(run, setup, partial(transact, run, setup, stage, blending))
+            event = together(run, setup, partial(_transacted, run, setup, stage, blending))
             check = check_flops(uncompiled(host), uncompiled(run.model), run.probe.x)
     except NothingToGrowError:  # the run goes on
         raise
@@ -112,6 +113,11 @@ def grow(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
     if teacher is not None:
         setup.reporter.noted(run, described(teacher))
     return event
+
+
+def _transacted(run: Run, setup: Setup, stage: Stage, controls: Controls) -> Event:
+    with room_to_grow(stage.name, setup.engine):
+        return transact(run, setup, stage, controls)
 
 
 def _recover(run: Run, setup: Setup) -> None:

@@ -58,6 +58,12 @@ class NothingToGrowError(GrowthError):
     """The network has nothing that an operator could act on: no stack, no width."""
 
 
+class GrowthMemoryError(GrowthError):
+    """There is no memory for the old and the new network at once."""
+
+    exit_code = 5
+
+
 class BusyError(ProgtrainError):
     """The run directory belongs to another run."""
 

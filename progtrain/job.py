@@ -58,7 +58,7 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
     `GrowthError`, `CheckpointError`, `EnvironmentProblem`, `BusyError` or `ConfigError`.
     """
     engine = parts.hardware.open()
-    scarce = memory(directory, parts.train.batch_size)
+    scarce = memory(directory, engine, parts.train)
     counted = choosing({name: each.smaller for name, each in parts.metrics.items()})
     group = engine.group
     lock = (held or acquire(directory)) if group.first else nullcontext()

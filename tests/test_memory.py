@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
-from run_kit import at_step, parts, train
+from run_kit import at_step, differences, parts, train
 
-from progtrain.errors import EnvironmentProblem
+from progtrain.errors import EnvironmentProblem, GrowthMemoryError
+from progtrain.growth import transaction
+from progtrain.hardware.cpu import CPU
 from progtrain.memory import memory
 
 
 def fails(error: Exception):
-    def fail() -> None:
+    def fail(*_: object) -> None:
         raise error
 
     return fail
@@ -42,8 +46,25 @@ def test_37_too_little_memory_before_anything_is_stored(tmp_path: Path) -> None:
         train(parts(), tmp_path, at_step(2, fails(MemoryError())))
 
 
+def test_37_too_little_memory_for_a_growth(tmp_path: Path) -> None:
+    """The run is stored as it was, and goes on where there is more."""
+    made, refusal = parts("growth=schedule"), REFUSALS["a GPU"]
+    with (
+        mock.patch.object(transaction, "_optimizer", fails(refusal)),
+        pytest.raises(
+            GrowthMemoryError, match=r"Stage deeper: .*Tried to allocate 2 GiB; [\d,]+ MiB"
+        ),
+    ):
+        train(made, tmp_path / "a")
+    assert GrowthMemoryError.exit_code == 5
+    assert not differences(
+        train(made, tmp_path / "b"), train(replace(made, resume=True), tmp_path / "a")
+    )
+
+
 def test_37_other_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), memory(tmp_path, 8):
+    made = parts()
+    with pytest.raises(RuntimeError, match="shapes"), memory(tmp_path, CPU().open(), made.train):
         raise RuntimeError("shapes do not fit")
 
 

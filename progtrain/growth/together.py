@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from progtrain.errors import GrowthError, NothingToGrowError
+from progtrain.errors import GrowthError
 from progtrain.hardware.group import Group
 from progtrain.hardware.replicas import equalise
 from progtrain.run import Event, Run
@@ -17,7 +17,7 @@ class _Problem:
     """Why a process cannot grow."""
 
     text: str
-    nothing: bool  # to grow
+    kind: type[GrowthError]
 
 
 def together(run: Run, setup: Setup, attempt: Callable[[], Event]) -> Event:
@@ -43,8 +43,7 @@ def together(run: Run, setup: Setup, attempt: Callable[[], Event]) -> Event:
 
 
 def _raise_together(group: Group, own: GrowthError | None, undo: Callable[[], None]) -> None:
-    nothing = isinstance(own, NothingToGrowError)
-    told = group.gathered(_Problem(str(own), nothing) if own is not None else None)
+    told = group.gathered(_Problem(str(own), type(own)) if own is not None else None)
     problems = {rank: each for rank, each in enumerate(told) if each is not None}
     if not problems:
         return
@@ -53,7 +52,8 @@ def _raise_together(group: Group, own: GrowthError | None, undo: Callable[[], No
     alike = len(problems) == group.world and all(p == first for p in problems.values())
     if own is not None and alike:
         raise own
-    kind = NothingToGrowError if all(p.nothing for p in problems.values()) else GrowthError
+    kinds = {each.kind for each in problems.values()}
+    kind = kinds.pop() if len(kinds) == 1 else GrowthError
     where = "" if alike else f" (told by process {rank} of {group.world}; none has grown)"
     raise kind(f"{first.text}{where}") from own
 

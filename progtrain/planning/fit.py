@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-import torch
-
 from progtrain.errors import EnvironmentProblem
+from progtrain.memory import refused
 from progtrain.planning.counted import activations, counted_held
 from progtrain.planning.disk import mebibytes
 from progtrain.planning.memory import held
@@ -16,7 +15,6 @@ from progtrain.run import Run
 from progtrain.setup import Setup
 
 _HALVES = ("bf16", "fp16")
-_FULL = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 
 def check_room(name: str, run: Run, setup: Setup) -> None:
@@ -42,8 +40,7 @@ def fitting(name: str, rows: Sequence[Row], setup: Setup) -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
-        full = isinstance(error, torch.OutOfMemoryError)
-        if not full and not any(word in str(error) for word in _FULL):
+        if not refused(error):
             raise
         last = f" ({rows[-1].name} took {mebibytes(rows[-1].peak or 0)})" if rows else ""
         told = f"does not fit into the memory{last}"

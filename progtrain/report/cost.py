@@ -6,7 +6,7 @@ import resource
 import sys
 from typing import TYPE_CHECKING
 
-from progtrain.account import CHARGED, EVALUATION, TRAINING, UNCHARGED
+from progtrain.account import CHARGED, EVALUATION, TRAINING, UNCHARGED, Account
 from progtrain.report.units import flops
 
 if TYPE_CHECKING:
@@ -28,13 +28,18 @@ def told(run: Run) -> dict[str, Json]:
         "flops": charged,
         "seconds": {what: n for what, n in seconds.items() if what not in UNCHARGED},
         "uncharged": {
-            "flops": {EVALUATION: account.flops.get(EVALUATION, 0)},
+            "flops": {what: account.flops.get(what, 0) for what in _counted(account)},
             "seconds": {what: n for what, n in seconds.items() if what in UNCHARGED},
         },
         "samples": now.samples,
         "tokens": account.tokens,
         "peak_mib": _peak_mib(run),
     }
+
+
+def _counted(account: Account) -> list[str]:
+    """What every run has beside its charged FLOPs, and what this one has."""
+    return [what for what in UNCHARGED if what == EVALUATION or account.flops.get(what)]
 
 
 def shares(run: Run) -> str:
