@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from progtrain.errors import require
 from progtrain.optimizers.adamw import AdamW
+from progtrain.optimizers.batched_muon import BatchedMuon
 from progtrain.optimizers.group import NOTHING, OptimizerSet, State, own
 
 
@@ -47,10 +49,9 @@ class Muon:
         rest = {name: p for name, p in parameters.items() if name not in hidden}
         made = self._adamw().optimizers(rest, sliced) if rest else ()
         if hidden:
-            muon = torch.optim.Muon(
-                list(hidden.values()), self.lr, self.weight_decay, self.momentum
-            )
-            made = (muon, *made)
+            matrices = list(hidden.values())
+            kind = BatchedMuon if all(map(_on_a_gpu, matrices)) else torch.optim.Muon
+            made = (kind(matrices, self.lr, self.weight_decay, self.momentum), *made)
         return OptimizerSet(made, parameters).grouped(self.groups)
 
     def per_entry(self, name: str, parameter: nn.Parameter, state: State) -> State:
@@ -62,6 +63,11 @@ class Muon:
     def _adamw(self) -> AdamW:
         betas = (self.adamw_beta1, self.adamw_beta2)
         return AdamW(self.adamw_lr, *betas, weight_decay=self.weight_decay)
+
+
+def _on_a_gpu(matrix: Tensor) -> bool:
+    """Whole, where matrices one after another are a matter of launches."""
+    return matrix.is_cuda and not isinstance(matrix, DTensor)
 
 
 def _hidden(parameters: Mapping[str, nn.Parameter]) -> set[str]:
