@@ -265,10 +265,11 @@ def parts(table: Table, smoke: bool) -> None:
                 lambda o=overrides, c=compile, w=operator: growth_cost(o, c, w),
                 60,
             )
-    for depth in (full, 1):
+    muon, again = "optimizer=muon", "hardware.activation_checkpointing=true"
+    for depth, more in ((full, muon), (1, muon), (full, again)):
         table.measure(
-            {"part": "speed", "model": f"gpt {depth}x768", "compile": "default", "by": "muon"},
-            lambda d=depth: speed(gpt(768, d, smoke, "optimizer=muon"), "default", steps // 2),
+            {"part": "speed", "model": f"gpt {depth}x768", "compile": "default", "with": more},
+            lambda d=depth, m=more: speed(gpt(768, d, smoke, m), "default", steps // 2),
             60,
         )
 
@@ -278,9 +279,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes")
     parser.add_argument("--seconds", type=int, default=540, help="after which no row begins")
+    parser.add_argument("--only", default="", help="rows whose names contain this, such as muon")
     parser.add_argument("--cifar", help="folder that torchvision has filled with CIFAR-10")
     arguments = parser.parse_args()
-    table = Table(arguments.json, arguments.seconds)
+    table = Table(arguments.json, arguments.seconds, arguments.only)
     device = torch.cuda.get_device_name() if CUDA else "CPU"
     table.add({"part": "device", "torch": torch.__version__, "device": device})
     if arguments.cifar:
