@@ -25,6 +25,7 @@ from progtrain.command_line import (
     from_checkpoint,
     interrupted,
     job,
+    launched,
     preflight,
     resume,
     study,
@@ -41,14 +42,30 @@ INTERRUPTED, TERMINATED = (128 + number for number in WANTED)
 def main() -> None:
     """Entry point of the console script."""
     try:
-        sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+        if launched.several():
+            launched.leave(code)
+        sys.exit(code)
     except BrokenPipeError:  # `progtrain --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what `argv` asks; the exit code."""
+    """Do what `argv` asks, or take part in it where this is one of several processes of it; the
+    exit code."""
+    try:
+        place = launched.place()
+    except ProgtrainError as error:
+        return job.tell(error)
+    if place is None:
+        return _done(argv)
+    if place.first:
+        return launched.lead(place, lambda: _done(argv))
+    return launched.follow(place)
+
+
+def _done(argv: Sequence[str]) -> int:
     try:
         with ending():
             return _run(argv)
@@ -66,7 +83,8 @@ def _run(argv: Sequence[str]) -> int:
     command = read(argv)
     if command.mode is Mode.TEXT:
         return _text(command)
-    preflight.alone()
+    if command.mode is Mode.SWEEP or study.wanted(command):
+        launched.refuse_many()
     if compare.wanted(command):
         return compare.run(command)
     if study.wanted(command):

@@ -111,7 +111,7 @@ def _serve(rank: int, world: int, pipe: Any) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     while True:
         place, function, args = pipe.recv()
-        os.environ["PROGTRAIN_STORE"] = f"file://{place}/store"
+        os.environ["PROGTRAIN_STORE"] = f"{place}/store"
         try:
             told = Told(function(*args))
         except BaseException as error:

@@ -15,10 +15,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from progtrain.checkpoint.lock import RunLock, acquire
-from progtrain.command_line import preflight, resume, spawn, told
+from progtrain.command_line import launched, preflight, resume, spawn, told
 from progtrain.command_line.argv import key_of
 from progtrain.command_line.directory import holds_checkpoint
-from progtrain.command_line.ranks import Work
+from progtrain.command_line.ranks import Work, others_gone
 from progtrain.command_line.recipes import release
 from progtrain.errors import BusyError, ConfigError, Interrupted, ProgtrainError, SettingError
 from progtrain.hardware.place import here
@@ -112,12 +112,14 @@ def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float
     parts = build.build(config)
     if parts.task == "plan":
         return train_job(parts, directory, lock)
-    count = parts.hardware.processes()
-    preflight.divided(parts.train.batch_size, count)
+    count = preflight.processes(parts.hardware, parts.train.batch_size)
     told.write_config(parts.config, directory)
-    if count == 1 or here() is not None:
+    if count > 1 and here() is None:
+        return spawn.run(Work.of(config, directory), count, lock)
+    if launched.leads():
+        launched.hand_over(Work.of(config, directory))
+    with others_gone(directory):
         return train_job(parts, directory, lock)
-    return spawn.run(Work.of(config, directory), count, lock)
 
 
 def _take_turn() -> None:

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from omegaconf import DictConfig
 
+from progtrain.command_line import launched
+from progtrain.contracts import Hardware
 from progtrain.errors import ConfigError
-from progtrain.hardware.place import among_several, refuse_halves, translate_slurm
-
-
-def alone() -> None:
-    """Raise where somebody has started several of this command: each would do all of it."""
-    translate_slurm()
-    if os.environ.get("RANK") and os.environ.get("WORLD_SIZE"):
-        refuse_halves()
-    place = among_several()
-    if place is not None:
-        raise ConfigError(
-            f"WORLD_SIZE={place.world}: torchrun or srun would start {place.world} runs of their"
-            " own. Start one process: hardware=ddp hardware.devices=<number> starts the others."
-        )
+from progtrain.hardware.place import among_several
 
 
 def refuse(config: DictConfig) -> None:
@@ -30,14 +17,23 @@ def refuse(config: DictConfig) -> None:
 
     if config.task != "train":
         return
-    divided(int(config.train.batch_size), build.hardware(config).processes())
+    launched.show()
+    processes(build.hardware(config), int(config.train.batch_size))
 
 
-def divided(batch_size: int, processes: int) -> None:
-    """Raise `ConfigError` where processes would have shares of different sizes."""
-    if batch_size % processes:
-        nearest = max(1, round(batch_size / processes)) * processes
+def processes(hardware: Hardware, batch_size: int) -> int:
+    """How many a run is, on all machines; raises where they cannot share its batches."""
+    count, place = hardware.processes(), among_several()
+    if place is not None and count != place.world:
         raise ConfigError(
-            f"train.batch_size={batch_size} is the batch of all {processes} processes, so it must"
-            f" be divisible by {processes}. Try train.batch_size={nearest}."
+            f"WORLD_SIZE={place.world}: torchrun or srun has started {place.world} processes, and"
+            " this kind of hardware is one. Try hardware=ddp or hardware=fsdp, or start it once."
         )
+    if batch_size % count:
+        below = batch_size // count * count
+        near = [str(size) for size in (below, below + count) if size]
+        raise ConfigError(
+            f"train.batch_size={batch_size} is the batch of all {count} processes, so it must"
+            f" be divisible by {count}. Try {' or '.join(near)}."
+        )
+    return count

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from omegaconf import DictConfig
 
 from progtrain.checkpoint.lock import RunLock
 from progtrain.errors import EnvironmentProblem, Interrupted, ProgtrainError, SettingError
+from progtrain.report.units import assigned
 from progtrain.signals import Ended
 
 _LATE = ("timed out", "timeout")  # how gloo, NCCL and their store say it
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # how gloo does
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,24 @@ def attempt(work: Callable[[], float], rank: int) -> Outcome:
         outcome = Outcome(kind=type(found), words=found.args, facts=vars(found), trace=trace)
     gc.collect()
     return outcome
+
+
+@contextmanager
+def others_gone(directory: Path) -> Generator[None]:
+    """Around a run of several processes: what torch says of one that is gone, in words that
+    help; of one that hangs as well."""
+    try:
+        yield
+    except RuntimeError as error:
+        late = _late(error, 0)
+        if late is not error:
+            raise late from error
+        if not any(word in str(error) for word in _GONE):
+            raise
+        raise EnvironmentProblem(
+            "Another process of the run is gone, and says why where it can. What was stored is"
+            f" whole: continue with progtrain {assigned('resume', directory)}"
+        ) from error
 
 
 def _late(error: BaseException, rank: int) -> BaseException:

@@ -220,7 +220,7 @@ class Hardware(Protocol):
     """Where and in which precision (group `hardware`)."""
 
     def processes(self) -> int:
-        """How many processes a run is on this machine; raises where it lacks a device."""
+        """How many processes a run is; raises where this machine lacks a device."""
         ...
 
     def open(self) -> Engine:

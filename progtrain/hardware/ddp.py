@@ -32,7 +32,7 @@ class DDP:
         self._all()
 
     def processes(self) -> int:
-        """How many processes this machine has for a run; raises where it lacks devices."""
+        """How many processes a run is; raises where this machine lacks devices."""
         return self._all().count(self.precision)
 
     def open(self) -> Engine:

@@ -43,7 +43,7 @@ class FSDP:
         self._all()
 
     def processes(self) -> int:
-        """How many processes this machine has for a run; raises where it lacks devices."""
+        """How many processes a run is; raises where this machine lacks devices."""
         if self.offload and not self._all().on_gpus:
             raise EnvironmentProblem(
                 "hardware.offload=true moves what waits to the CPU's memory, where it is already:"

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import FileStore  # pyright: ignore[reportPrivateImportUsage]
 
 from progtrain.errors import EnvironmentProblem
+from progtrain.hardware.meeting import meet, roll_call
 
 T = TypeVar("T")
 _HOW: dict[str, Any] = {
@@ -151,7 +153,7 @@ def agree(group: Group, what: str, value: object) -> None:
 def joined(device_type: str, timeout: float) -> Joined:
     """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT tell of.
 
-    Processes that share a file can meet there instead: PROGTRAIN_STORE=file://<path>.
+    Processes that share a file can meet there instead: PROGTRAIN_STORE=<path>.
     `timeout`: seconds after which a rank that waits for another gives up. A second call finds the
     group that the first has joined.
     """
@@ -159,8 +161,10 @@ def joined(device_type: str, timeout: float) -> Joined:
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     if device_type == "cuda":
         torch.cuda.set_device(local)
-    meet = os.environ.get("PROGTRAIN_STORE", "env://")
-    patience = timedelta(seconds=timeout)
     if not dist.is_initialized():
-        dist.init_process_group(backend, meet, patience, world_size=world, rank=rank)
+        file = os.environ.get("PROGTRAIN_STORE")
+        store = FileStore(file, world) if file else meet(rank, timeout)
+        roll_call(store, rank, world, timeout)
+        patience = timedelta(seconds=timeout)
+        dist.init_process_group(backend, None, patience, world_size=world, rank=rank, store=store)
     return Joined(rank, world, local)

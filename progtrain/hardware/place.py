@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from progtrain.errors import EnvironmentProblem
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_OWN = NAMES[:3]  # without an address they say that somebody meant it
+OWN = NAMES[:3]  # without an address they say that somebody meant it
 _FIRST_PORT, _PORTS = 20000, 20000  # of SLURM jobs, by their number
 
 
@@ -35,7 +35,7 @@ def here() -> Place | None:
     """This process's place; None where it is alone, or where the names are incomplete."""
     if any(not os.environ.get(name) for name in NAMES):
         return None
-    rank, world, local = (_number(name) for name in _OWN)
+    rank, world, local = (_number(name) for name in OWN)
     told = os.environ.get("LOCAL_WORLD_SIZE")
     return Place(rank, world, local, int(told) if told and told.isdigit() else world)
 
@@ -49,7 +49,7 @@ def among_several() -> Place | None:
 def refuse_halves() -> None:
     """Raise `EnvironmentProblem` where some of the names are set and others are not."""
     missing = [name for name in NAMES if not os.environ.get(name)]
-    given = [name for name in _OWN if os.environ.get(name)]
+    given = [name for name in OWN if os.environ.get(name)]
     if given and missing:
         raise EnvironmentProblem(
             f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set, as torchrun does, but"
@@ -65,7 +65,7 @@ def translate_slurm() -> None:
     is not taken for one of them. The first host of the step is where all meet.
     """
     told = os.environ
-    if any(told.get(name) for name in _OWN) or not told.get("SLURM_STEP_NUM_TASKS", "").isdigit():
+    if any(told.get(name) for name in OWN) or not told.get("SLURM_STEP_NUM_TASKS", "").isdigit():
         return
     world = int(told["SLURM_STEP_NUM_TASKS"])
     if world < 2 or "SLURM_PROCID" not in told or "SLURM_LOCALID" not in told:

@@ -38,7 +38,7 @@ class Processes:
         require(ok, "timeout", self.timeout, "seconds, 1 to 1e6", "Try hardware.timeout=600.")
 
     def count(self, precision: str, fewest: int = 1) -> int:
-        """How many of a run are on this machine; raises where it lacks the devices for them.
+        """How many a run is, on all machines; raises where this one lacks the devices for its own.
 
         `EnvironmentProblem` for what the machine lacks, `ConfigError` for a contradiction.
         """
@@ -57,7 +57,7 @@ class Processes:
                 f"This kind of hardware needs {fewest} processes or more, but hardware.devices="
                 f"{found}. Try hardware.devices={fewest}, or hardware=auto for one process."
             )
-        return found
+        return world
 
     @property
     def on_gpus(self) -> bool:

@@ -1,0 +1,80 @@
+"""Where the processes of a run meet: a store at MASTER_ADDR:MASTER_PORT.
+
+Whoever has started them holds it (torchrun's agent, our own parent process), else rank 0 does
+(`srun`). torch would wait for the others inside a call that hears no signal; here every wait is a
+short one of many, so that Ctrl-C ends it, and so does whoever ends processes when one has died.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from torch.distributed import (
+    Store,  # pyright: ignore[reportPrivateImportUsage]
+    TCPStore,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from progtrain.errors import EnvironmentProblem
+
+_ATTEMPT = 1.0  # seconds of one wait
+_POLL = 0.05
+_met: dict[tuple[str, int], Store] = {}
+
+
+def meet(rank: int, seconds: float) -> Store:
+    """The store of this process's run, the same one each time; raises `EnvironmentProblem` where
+    nobody opens it."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if (address, port) not in _met:
+        _met[address, port] = _connected(address, port, rank, seconds)
+    return _met[address, port]
+
+
+def _connected(address: str, port: int, rank: int, seconds: float) -> Store:
+    host = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            store = TCPStore(
+                address,
+                port,
+                is_master=host,
+                wait_for_workers=False,
+                timeout=timedelta(seconds=_ATTEMPT),
+            )
+        except RuntimeError as error:  # nobody is there yet, or somebody else
+            if host or time.monotonic() > end:
+                raise EnvironmentProblem(
+                    f"No store at MASTER_ADDR={address} MASTER_PORT={port} for rank {rank}:"
+                    f" {str(error).splitlines()[0]}. Is the address right, and is the port free?"
+                ) from error
+            time.sleep(_POLL)
+        else:
+            store.set_timeout(timedelta(seconds=max(seconds, _ATTEMPT)))
+            return store
+
+
+def wait_for(ready: Callable[[], bool], seconds: float) -> bool:
+    """Ask again and again; whether it became true in time."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL)
+    return True
+
+
+def roll_call(store: Store, rank: int, world: int, seconds: float) -> None:
+    """Wait until all are there; raises `EnvironmentProblem` with those who are not."""
+    store.set(f"here/{rank}", "")
+    others = [f"here/{each}" for each in range(world)]
+    if wait_for(lambda: store.check(others), seconds):
+        return
+    missing = [str(each) for each in range(world) if not store.check([f"here/{each}"])]
+    raise EnvironmentProblem(
+        f"Of {world} processes rank {', '.join(missing)} did not come within hardware.timeout="
+        f"{seconds:g} seconds. Were all of them started, and with the same settings?"
+    )

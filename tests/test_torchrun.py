@@ -1,0 +1,252 @@
+"""Processes that torchrun or srun has started are one run: joined, refused, ended and lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_kit import some
+from test_launch import TINY, going, start
+from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
+
+from progtrain import cli
+from progtrain.command_line import launched
+from progtrain.command_line.ranks import others_gone
+from progtrain.errors import EnvironmentProblem
+from progtrain.hardware.meeting import meet, roll_call
+from progtrain.hardware.place import Place
+
+ROOT = Path(__file__).parent.parent
+WORDS = tuple(word for word in TINY if word != "hardware.devices=2")
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays() -> Generator[None]:
+    yield
+    for each in _started:
+        each.kill()
+        each.communicate()
+    _started.clear()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def task(rank: int, port: int, *words: str, world: int = 2) -> subprocess.Popen[str]:
+    """The command as `srun` starts it."""
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+        "GLOO_SOCKET_IFNAME": "lo", "SLURM_STEP_NUM_TASKS": str(world), "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank), "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": "7",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    begun = subprocess.Popen([sys.executable, "-m", "progtrain", *words], env=environment,
+                             text=True, start_new_session=True, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)  # fmt: skip
+    _started.append(begun)
+    return begun
+
+
+def tasks(*words: str) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of both."""
+    port = free_port()
+    running = [task(rank, port, *words) for rank in (1, 0)]
+    ended = [(each.communicate(timeout=90), each.returncode) for each in reversed(running)]
+    return [(code, out, err) for (out, err), code in ended]
+
+
+def spawned(directory: Path, *words: str) -> None:
+    """The same command, which starts its processes itself."""
+    one = start(directory, *words)
+    _started.append(one)
+    _, err = one.communicate(timeout=90)
+    assert one.returncode == 0, err
+
+
+def rows(directory: Path) -> list[dict[str, Any]]:
+    """What evaluations have seen, seconds aside."""
+    found = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k.startswith(("val/", "train/"))} for row in found]
+
+
+@pytest.mark.slow
+def test_tasks_of_srun_are_the_run_that_spawned_processes_are(tmp_path: Path) -> None:
+    growing = ("growth=schedule", "train.duration=16steps", "seed=3")
+    words = (*WORDS, *growing, f"hydra.run.dir={tmp_path / 'a'}")
+    (code, out, err), (other, silent, nothing) = tasks(*words)
+    assert code == other == 0, err + nothing
+    assert "2 processes" in out and not silent and not nothing
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert result["status"] == "done" and result["growths"] == 2
+    spawned(tmp_path / "b", *growing)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    some(
+        [
+            (("train.batch_size=33",), 2, "divisible by 2. Try 32 or 34."),
+            (("hardware=cpu", "~device"), 2, "has started 2 processes, and this kind of hardware"),
+            (("-m", "seed=0,1"), 2, "hydra/launcher=joblib"),
+            (("hardware.devices=3",), 2, "but 2 were started"),
+            (("train.clip=-1",), 2, "train.clip"),
+        ],
+        5,
+    ),
+)
+def test_what_cannot_be_is_told_once_and_ends_all(
+    words: tuple[str, ...], code: int, message: str, tmp_path: Path
+) -> None:
+    names = [word.split("=")[0] for word in words]
+    kept = [word for word in WORDS if word.split("=")[0] not in names]
+    if "~device" in words:
+        kept = [word for word in kept if "hardware.device" not in word]
+    given = [word for word in words if not word.startswith("~")]
+    (first, _, err), (other, out, nothing) = tasks(*kept, *given, f"hydra.run.dir={tmp_path}/a")
+    assert (first, other) == (code, code), err + nothing
+    assert err.count("error:") == 1 and message in err
+    assert not out and not nothing and not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_what_needs_one_process_is_done_by_one(tmp_path: Path) -> None:
+    (code, out, _), (other, silent, nothing) = tasks("--version")
+    assert (code, other) == (0, 0) and out.startswith("progtrain ") and not silent + nothing
+    spawned(tmp_path / "a", "train.duration=8steps")
+    (code, out, _), (other, silent, nothing) = tasks("task=test", f"checkpoint={tmp_path / 'a'}")
+    assert (code, other) == (0, 0) and "accuracy" in out and not silent + nothing
+
+
+@pytest.mark.slow
+def test_a_signal_is_heard_while_others_have_not_come(tmp_path: Path) -> None:
+    port, words = free_port(), [word for word in WORDS if "batch_size" not in word]
+    words += ["train.batch_size=33", f"hydra.run.dir={tmp_path / 'a'}"]
+    alone, other = (task(rank, port, *words, world=3) for rank in (0, 1))
+    end = time.monotonic() + 60
+    while not (tmp_path / "a" / "config.yaml").exists():
+        assert time.monotonic() < end and alone.poll() is None, alone.communicate()
+        time.sleep(0.1)
+    time.sleep(3)
+    begun = time.monotonic()
+    for each in (alone, other):
+        each.terminate()
+    assert [alone.wait(30), other.wait(30)] == [143, 143]
+    assert time.monotonic() - begun < 15
+
+
+@pytest.mark.slow
+def test_torchrun_ends_all_with_one_checkpoint_that_goes_on_elsewhere(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+                   "PYTHONUNBUFFERED": "1", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
+    words = [*WORDS, "train.duration=100000steps", f"hydra.run.dir={tmp_path / 'a'}"]
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         "-m", "progtrain", *words],
+        env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    _started.append(agent)
+    going(agent)
+    agent.terminate()
+    _, err = agent.communicate(timeout=60)
+    assert err.count("Continue with: progtrain resume=") == 1, err
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["status"] == "interrupted"
+    step = max((tmp_path / "a" / "checkpoints").glob("step_*")).name
+    spawned(tmp_path / "a", "resume=true", f"train.duration={int(step[5:]) + 8}steps")
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["status"] == "done"
+
+
+@pytest.mark.slow
+def test_who_is_lost_ends_the_others(tmp_path: Path) -> None:
+    port, words = free_port(), (*WORDS, "train.duration=100000steps", f"hydra.run.dir={tmp_path}/a")
+    other, first = task(1, port, *words), task(0, port, *words)
+    assert first.stdout is not None
+    for line in first.stdout:
+        if "val/accuracy" in line and "step" in line:
+            break
+    other.kill()
+    _, err = first.communicate(timeout=30)
+    assert first.returncode == 5, err
+    assert re.search(r"Another process of the run is gone.*continue with progtrain resume=", err)
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["status"] == "failed"
+
+
+def test_a_roll_call_names_who_is_missing() -> None:
+    store = HashStore()
+    store.set("here/2", "")
+    with pytest.raises(EnvironmentProblem, match=r"Of 4 processes rank 1, 3 did not come"):
+        roll_call(store, 0, 4, 0.2)
+    late = threading.Timer(0.3, lambda: [store.set(f"here/{rank}", "") for rank in (1, 3)])
+    late.start()
+    roll_call(store, 0, 4, 20)
+
+
+def test_a_store_that_nobody_opens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    with pytest.raises(EnvironmentProblem, match=f"MASTER_PORT={port} for rank 1"):
+        meet(1, 0.1)
+
+
+def test_a_process_that_gets_no_work_ends_as_rank_0_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from progtrain.hardware import meeting
+
+    store = HashStore()
+    monkeypatch.setattr(meeting, "meet", lambda rank, seconds: store)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    codes: list[int] = []
+    other = threading.Thread(target=lambda: codes.append(launched.follow(Place(1, 2, 1, 2))))
+    other.start()
+    seen = launched.lead(Place(0, 2, 0, 2), lambda: 3 if "RANK" not in os.environ else 1)
+    other.join(20)
+    assert (seen, codes) == (3, [3]) and os.environ["RANK"] == "0" and not launched.leads()
+
+
+def test_what_gloo_says_of_one_that_is_gone_is_said_in_words_that_help(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="Another process of the run is gone"), \
+            others_gone(tmp_path):  # fmt: skip
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]")
+    with pytest.raises(RuntimeError, match="shapes"), others_gone(tmp_path):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_what_is_no_place_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "x"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"),
+                        ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert cli.run(["--version"]) == 5
+    assert "RANK='x' must be a whole number" in capsys.readouterr().err
+    assert launched.several() is False
+
+
+def test_signals_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    from progtrain.hardware import meeting
+
+    monkeypatch.setattr(meeting, "meet", lambda rank, seconds: HashStore())
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    assert launched.follow(Place(1, 2, 1, 2)) == 143
