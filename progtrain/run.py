@@ -19,7 +19,7 @@ from progtrain.errors import ConfigError
 from progtrain.spent import Spent
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor, device, nn
 
     from progtrain.contracts import Curriculum, Operator
     from progtrain.growth.edits import Edit
@@ -171,6 +171,10 @@ class Probe:
 
     x: Tensor  # (batch, ...)
     y: Tensor  # (batch,)
+
+    def at(self, place: device) -> Probe:
+        """The same batch on another device."""
+        return Probe(self.x.to(place), self.y.to(place))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.hardware.engine import Engine
 from progtrain.hardware.shards import is_sharded, like, whole
 from progtrain.optimizers.group import OptimizerSet
-from progtrain.run import Probe, Run
+from progtrain.run import Run
 from progtrain.setup import Setup
 
 
@@ -36,6 +36,7 @@ def spread(run: Run, engine: Engine, recipe: OptimizerRecipe) -> None:
     if run.average is not None:
         shards.spread(run.average)
         run.average.requires_grad_(False)
+    run.probe = run.probe.at(engine.device)
     run.optimizer = _optimizer(run, recipe, states)
 
 
@@ -48,14 +49,14 @@ def as_whole(run: Run, setup: Setup, place: torch.device | None = None) -> Gener
     if not is_sharded(run.model):
         yield
         return
-    probe, engine = run.probe, setup.engine
+    engine = setup.engine
     home, place = engine.home, place or engine.home
     _gather(run, engine, setup.optimizer, place)
-    engine.home, run.probe = place, Probe(probe.x.to(place), probe.y.to(place))
+    engine.home = place
 
     def back() -> None:
         spread(run, engine, setup.optimizer)
-        engine.home, run.probe = home, probe
+        engine.home = home
 
     try:
         yield
@@ -73,6 +74,7 @@ def _gather(run: Run, engine: Engine, recipe: OptimizerRecipe, place: torch.devi
     run.model = engine.shards.gathered(run.model, place)
     if run.average is not None:
         run.average = engine.shards.gathered(run.average, place).requires_grad_(False)
+    run.probe = run.probe.at(place)
     run.optimizer = _optimizer(run, recipe, states)
 
 

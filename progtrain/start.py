@@ -56,7 +56,7 @@ def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | 
         clock,
         model,
         parts.optimizer.build(dict(model.named_parameters()), frozenset()),
-        Probe(x, y),
+        Probe(x, y).at(engine.home),
         train.metric,
         train.mode,
         params=num_params(model),

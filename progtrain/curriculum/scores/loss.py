@@ -56,7 +56,7 @@ class Loss:
 
     def _trained(self, run: Run, setup: Setup) -> Run:
         """A copy of the run, `steps` steps on; its clock is its own."""
-        model = copy.deepcopy(run.model)
+        model = copy.deepcopy(run.model).to(setup.engine.device)
         reference = replace(
             run,
             model=model,
