@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import yaml
 from hydra import version
@@ -28,7 +27,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from progtrain.command_line import resolvers
 from progtrain.command_line.argv import Command, key_of
-from progtrain.command_line.once import Once
 from progtrain.command_line.recipes import release
 from progtrain.errors import ConfigError
 
@@ -46,12 +44,10 @@ def conf_directory() -> Path:
 
 
 class Session:
-    """One loader; it reads each YAML once, and composes each distinct thing once."""
+    """One loader; it reads YAML once for each distinct thing that it composes."""
 
     def __init__(self, loader: ConfigLoaderImpl, config_name: str) -> None:
         self._loader = loader
-        once: Any = Once(loader.repository, {})  # what Hydra takes, if not what it declares
-        loader.repository = once
         self._parser = OverridesParser.create(config_loader=loader)
         self._config_name = config_name
         self._composed: dict[tuple[tuple[str, ...], RunMode], DictConfig] = {}
