@@ -40,7 +40,7 @@ from progtrain.report.plan import print_plan
 from progtrain.report.reporter import Reporter
 from progtrain.report.screen import reporter
 from progtrain.report.tracked import Tracked
-from progtrain.report.units import assigned
+from progtrain.report.units import assigned, written
 from progtrain.run import Json, Run, StopReason
 from progtrain.setup import Save, SaveBest
 from progtrain.sharding import spread
@@ -100,7 +100,7 @@ def _saved(parts: Parts, directory: Path, group: Group) -> Checkpoint | None:
 def _foresee(parts: Parts, engine: Engine, batches: Batches, run: Run, directory: Path) -> None:
     rehearsal = foresee(parts, engine, batches, run, directory)
     print_plan(run, rehearsal)
-    write_plan(rehearsal, directory)
+    print(*written([write_plan(rehearsal, directory)]), flush=True)
 
 
 def _trained(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
+from progtrain.account import Account
 from progtrain.checkpoint.format import Checkpoint
 from progtrain.clock import Moment
 from progtrain.errors import CheckpointError
@@ -43,6 +44,12 @@ def history_of(checkpoint: Checkpoint) -> list[Observation]:
 
 def moment_of(checkpoint: Checkpoint) -> Moment:
     return Moment(**state_of(checkpoint)["clock"])
+
+
+def account_of(checkpoint: Checkpoint) -> Account:
+    """What the compute until then went into."""
+    state = state_of(checkpoint)
+    return Account.from_json(state.get("account"), state["clock"]["flops"])
 
 
 def fingerprint_of(checkpoint: Checkpoint) -> dict[str, str | int]:

@@ -1,5 +1,8 @@
 """Where the wall-clock time of this process goes; no part of a checkpoint.
 
+How fast it is now, for monitors. What the run has cost in all its processes is its account
+(account.py), which knows words and no laps.
+
 Time outside of `of(...)` is that of training. Before a lap ends the device has been waited for, so
 that what it still had to do is not counted as evaluation.
 """

@@ -6,18 +6,21 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 from page_kit import arm, comparison, many, run, three
+from PIL import Image, ImageChops
 
 from progtrain.comparison.result import Comparison, Estimate, Kind, Row
 from progtrain.page import comparison as page
 from progtrain.page import files, picture
 from progtrain.page.arms import interval, looks
-from progtrain.page.chart import INK, OKABE_ITO, Axis, Chart, Spot, Style
+from progtrain.page.chart import INK, OKABE_ITO, Axis, Chart, Line, Spot, Style
 from progtrain.page.curves import charts
-from progtrain.page.heat import heat
+from progtrain.page.heat import Heat, heat
 from progtrain.page.scale import Scale, texts, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -67,7 +70,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PNGs cost seconds; the one test of them draws them."""
+    """PNGs cost seconds; only tests of them draw them."""
     if "plots" not in request.node.name:
         for name in ("save", "save_heat"):
             monkeypatch.setattr(picture, name, lambda *_: None)
@@ -308,6 +311,33 @@ def test_plots_lie_beside_the_page(tmp_path: Path) -> None:
     hostile = Chart("h", "$\\frac{", Axis("$"), Axis("_"), spots=(Spot("k", "$^", Style(), 1, 2),))
     files.write_plots([hostile], None, tmp_path / "other")
     assert (tmp_path / "other" / "h.png").stat().st_size > 1000
+
+
+def test_plots_are_drawn_once_and_nothing_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for words is measured before: wide letters stand inside as narrow ones do."""
+    drawn: list[Figure] = []
+    draw: Any = Figure.draw
+
+    def counted(own: Figure, renderer: Any) -> None:
+        drawn.append(own)
+        draw(own, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
+    wide, spots = "W" * 40, (Spot("k", "W" * 40, Style(1), 1, 0, (0.5, 2), None, label=True),)
+    rows = Chart("rows", wide * 3, Axis(wide), Axis("", names=(wide, "a")), spots=spots)
+    line = Line("k", wide, Style(2), ((0, 1e-9), (1, 2e-9)))
+    curve = Chart("line", "t", Axis("x"), Axis("val/loss"), lines=(line,))
+    cells = {(wide, "a"): (0.5, 0.5, 1)}
+    grid = Heat("heat", "t", "down", "across", (wide, "b"), (wide, "a"), cells)
+    files.write_plots([rows, curve], grid, tmp_path)
+    assert len(drawn) == 3
+    for name in ("rows", "line", "heat"):
+        with Image.open(tmp_path / f"{name}.png") as opened:
+            ink = ImageChops.invert(opened.convert("L")).getbbox()
+            assert ink is not None and min(ink[:2]) > 3
+            assert opened.width - ink[2] > 3 and opened.height - ink[3] > 3, name
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_kit import parts, train
+from run_kit import at_step, parts, train
 from test_page import HOSTILE, SVG, Page, drawing
 
 from progtrain import cli
@@ -178,20 +180,37 @@ def test_typed_secrets_are_masked(tmp_path: Path, word: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_writes_its_page(tmp_path: Path) -> None:
+def test_a_run_writes_its_page_and_names_it_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(parts("report.page=true", "growth=sequential"), tmp_path / "run")
+    assert capsys.readouterr().out.splitlines()[-1] == f"page: {tmp_path}/run/{page.NAME}"
     found = Page((tmp_path / "run" / page.NAME).read_text(encoding="utf-8"))
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     words = " ".join(found.words)
     assert f"{result['params']:,}" in words and "val/accuracy-wide" not in found.ids
     assert len([row for row in found.rows if len(row) == 14]) == 1 + len(result["growth_lives"])
     train(parts(), tmp_path / "bare")
-    assert not (tmp_path / "bare" / page.NAME).exists()
+    assert not (tmp_path / "bare" / page.NAME).exists() and not capsys.readouterr().out
+
+
+def test_a_run_that_is_interrupted_leaves_a_page_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = at_step(7, lambda: signal.raise_signal(signal.SIGINT))
+    made = parts("report.page=true", "growth=schedule", "checkpoint.every=25%")
+    assert train(made, tmp_path, stopping).exit_code == 130
+    assert capsys.readouterr().out.splitlines()[-1] == f"page: {tmp_path}/{page.NAME}"
+    told = (tmp_path / page.NAME).read_text(encoding="utf-8")
+    assert ">interrupted</span>" in told and "so far," in told and "at the end," not in told
+    train(replace(made, resume=True), tmp_path)
+    told = (tmp_path / page.NAME).read_text(encoding="utf-8")
+    assert ">done</span>" in told and "at the end," in told
 
 
 @pytest.mark.slow
 def test_a_run_that_fails_leaves_a_page_that_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["progtrain"])
     words = ["data=synthetic", "data.samples=64", "model=mlp", "train.duration=20steps"]
@@ -202,6 +221,7 @@ def test_a_run_that_fails_leaves_a_page_that_says_so(
         f"hydra.run.dir={tmp_path / 'run'}",
     ]
     assert cli.run(words) == 3
+    assert capsys.readouterr().out.splitlines()[-1] == f"page: {tmp_path}/run/{page.NAME}"
     told = " ".join(Page((tmp_path / "run" / page.NAME).read_text(encoding="utf-8")).words)
     assert "failed" in told and "is not finite" in told
 
@@ -217,4 +237,4 @@ def test_a_page_that_fails_fails_no_run(
     train(parts("report.page=true"), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "done"
     told = [line for line in capsys.readouterr().out.splitlines() if "report.html" in line]
-    assert len(told) == 1 and "No space left on device" in told[0]
+    assert len(told) == 1 and "No space left on device" in told[0] and "page: " not in told[0]

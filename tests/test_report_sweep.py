@@ -80,10 +80,11 @@ def test_sweep_table_shows_what_varies_and_every_outcome(tmp_path: Path) -> None
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_sweep_table_fits_the_terminal_and_highlights_the_best(tmp_path: Path, width: int) -> None:
     text = compared(a_sweep(tmp_path), width)
-    errors = ("job", "2 seeds")
-    lines = [
-        line for line in Text.from_ansi(text).plain.splitlines() if not line.startswith(errors)
-    ]
+    *told, json_file, csv_file, page = Text.from_ansi(text).plain.splitlines()
+    assert json_file == f"written: {tmp_path}/comparison.json"
+    assert csv_file == f"written: {tmp_path}/comparison.csv"
+    assert page == f"compare: progtrain task=compare runs={tmp_path}"
+    lines = [line for line in told if not line.startswith(("job", "2 seeds"))]
     assert max(map(len, lines)) <= width
     assert ("Left out for width" in text) == (width < 140)
     assert any("\x1b[1;32m3 *" in line for line in text.splitlines())

@@ -43,7 +43,9 @@ def test_the_table_the_verdict_and_the_files(
     stored = json.loads((place / "comparison.json").read_text())
     assert stored["verdict"] in shown and "Growing paid" in stored["verdict"]
     assert stored["verdict"] in (place / "compare.html").read_text()
-    assert "written: " in shown and not Path("outputs").exists()
+    files = "written: {0}/comparison.json", "page: {0}/compare.html"
+    assert shown.splitlines()[-2:] == [line.format(place.absolute()) for line in files]
+    assert not Path("outputs").exists()
     assert command("task=compare", "runs=runs", "compare.margin=0.5", "hydra.run.dir=here") == 0
     other = json.loads(Path("here/comparison.json").read_text())
     assert (other["margin"], other["arms"][-1]["not_worse"]) == (0.5, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import progtrain
 from progtrain import cli
 from progtrain.checkpoint.read import read
 from progtrain.record import history_of
+from progtrain.report import units
 from progtrain.tasks.test import figures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,6 +170,25 @@ def test_inspect_shows_architecture_growths_metrics_hashes(
     assert told["inputs"]["shape"] == [1, 8, 8] and told["config"]["model"]["width"] == 4
     for word in ("CNN: 1,872 parameters", "0 and 1, each ConvBlock", "deeper", "wider", sums[0]):
         assert word in shown
+    assert re.search(r"\nwritten: outputs/.*/inspect\.json\n$", shown)
+
+
+def test_inspect_tells_what_the_run_has_cost_as_its_result_does(
+    command: Command, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last checkpoint does not know what storing it took."""
+    result = json.loads((run / "result.json").read_text())
+    assert command("task=inspect", f"checkpoint={run}") == 0
+    told, shown = written("inspect.json")["cost"], capsys.readouterr().out.splitlines()
+    cost = {name: each for name, each in result["cost"].items() if name != "peak_mib"}
+    storing = [each["uncharged"]["seconds"].pop("storing") for each in (told, cost)]
+    assert told == cost and 0 < storing[0] < storing[1]
+    assert sum(told["flops"].values()) == result["flops"]
+    flops, seconds = (line for line in shown if line.startswith(("cost: ", "time: ")))
+    sums = units.flops(result["flops"]), units.flops(told["uncharged"]["flops"]["evaluation"])
+    assert flops.startswith(f"cost: {sums[0]}: training ")
+    assert flops.endswith(f"; uncharged: evaluation {sums[1]}")
+    assert re.fullmatch(r"time: .+: (training|growth) .+; uncharged: .*evaluation .+", seconds)
 
 
 def test_inspect_goes_without_a_class_of_the_users(

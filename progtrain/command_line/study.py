@@ -236,16 +236,19 @@ def _place(session: Session, hydra: Sequence[str], name: str) -> Path:
 
 def _refuse_changes(session: Session, listed: Sequence[Job], place: Path) -> None:
     """Raise where a job has run with other settings."""
-    changed = list[str]()
+    begun, changed = dict[str, list[Job]](), list[str]()
     for each in listed:
-        folder = place / each.name
-        if (folder / "config.yaml").is_file():
-            config = session.compose(each.overrides)
-            HydraConfig.instance().set_config(config)
-            OmegaConf.set_struct(config, False)
-            del config["hydra"]
-            lines = resume.changes(folder, told.resolved(config))
-            changed += [f"{each.arm}: {line}" for line in lines]
+        if (place / each.name / "config.yaml").is_file():
+            begun.setdefault(each.arm, []).append(each)
+    for arm, mine in begun.items():
+        config = session.compose(mine[0].overrides)
+        HydraConfig.instance().set_config(config)
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+        for each in mine:  # an arm's jobs differ in their seeds alone
+            OmegaConf.update(config, "seed", each.seed)
+            lines = resume.changes(place / each.name, told.resolved(config))
+            changed += [f"{arm}: {line}" for line in lines]
     if changed:
         raise ConfigError(file.another(place, list(dict.fromkeys(changed))))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,17 @@ from progtrain.report import units
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 2)), (0, (6, 2, 1, 2)), (0, (9, 3)))
 _MARKERS = ("o", "s", "D", "^", "P", "v")
 _MUTED = "#5b6470"
+_DPI = 150
+_SMALL, _LARGE = 8, 11  # points: ticks and legend; the title
+_MEASURED = 8  # of the texts in a column, the longest
+_SLANT = 35  # degrees, of the names of columns
+_PLAIN = {"pil_kwargs": {"compress_level": 3}}  # a tenth larger than by level 6, in half the time
 
 
 def save(chart: Chart, path: Path) -> None:
     """Draw the chart into a PNG of about 1500 pixels' width."""
-    from matplotlib.figure import Figure
-
     rows = len(chart.y.names)
-    drawing: Any = Figure(figsize=(9, max(2.4, 1.2 + 0.28 * rows) if rows else 5.2))
-    axes: Any = drawing.add_subplot()
+    drawing, axes = _empty()
     for rule in chart.rules:
         _rule(axes, rule)
     for line in chart.lines:
@@ -31,25 +36,25 @@ def save(chart: Chart, path: Path) -> None:
         _spot(axes, spot)
     x, y = scales(chart)
     _axis(axes.xaxis, chart.x, x, 8)
-    _axis(axes.yaxis, chart.y, y, 7)
+    written = _axis(axes.yaxis, chart.y, y, 7)
     axes.set_xlim(x.low, x.high)
     axes.set_ylim(y.low, y.high)
-    axes.set_title(plain(cut(chart.title, 90)), loc="left", fontsize=11)
     axes.grid(color="#e9ecf0", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    drawing.savefig(path, dpi=150, bbox_inches="tight")
+    names = axes.get_legend_handles_labels()[1]
+    if names:
+        place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+        axes.legend(fontsize=_SMALL, frameon=False, **place)
+    high = max(1.7, 0.9 + 0.24 * rows) if rows else max(4.0, 0.19 * len(names))
+    beside = 0.6 + _widest(drawing, names) if names else 0.0
+    place = _Around(chart.title, _widest(drawing, written), 0.2, beside)
+    _store(drawing, axes, (7.0, high), place, path)
 
 
 def save_heat(heat: Heat, path: Path) -> None:
     """Draw the grid into a PNG."""
-    from matplotlib.figure import Figure
-
-    size = 2.2 + 1.0 * len(heat.columns), 1.4 + 0.42 * len(heat.rows)
-    drawing: Any = Figure(figsize=size)
-    axes: Any = drawing.add_subplot()
+    drawing, axes = _empty()
     missing = (0.0, -1.0, 0)
     shown = [[heat.cells.get((r, c), missing)[1] for c in heat.columns] for r in heat.rows]
     axes.imshow(shown, cmap="Blues", vmin=-0.05, vmax=1.3, aspect="auto")
@@ -57,15 +62,65 @@ def save_heat(heat: Heat, path: Path) -> None:
         for j, column in enumerate(heat.columns):
             if (row, column) in heat.cells:
                 text = units.metric(heat.cells[row, column][0])
-                axes.text(j, i, text, ha="center", va="center", fontsize=8)
+                axes.text(j, i, text, ha="center", va="center", fontsize=_SMALL)
     columns = [plain(cut(name, 18)) for name in heat.columns]
-    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", fontsize=8)
+    slanted = {"rotation": _SLANT, "ha": "right", "fontsize": _SMALL}
+    axes.set_xticks(range(len(columns)), columns, **slanted)
     rows = [plain(cut(name, 30)) for name in heat.rows]
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=_SMALL)
     axes.set_xlabel(plain(heat.across), color=_MUTED)
     axes.set_ylabel(plain(heat.down), color=_MUTED)
-    axes.set_title(plain(cut(heat.title, 90)), loc="left", fontsize=11)
-    drawing.savefig(path, dpi=150, bbox_inches="tight")
+    size = 0.5 + 0.8 * len(columns), 0.3 + 0.34 * len(rows)
+    long = _widest(drawing, columns)
+    left = max(_widest(drawing, rows), long * math.cos(math.radians(_SLANT)) - 0.6)
+    place = _Around(heat.title, left, 0.1 + long * math.sin(math.radians(_SLANT)), 0.0)
+    _store(drawing, axes, size, place, path)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What stands around the axes, in inches; so that a picture is drawn once, at its size."""
+
+    title: str
+    left: float  # the widest tick
+    below: float  # the tallest one
+    right: float  # the legend
+
+
+def _empty() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing: Any = Figure(dpi=_DPI)
+    FigureCanvasAgg(drawing)  # it knows how wide a text will be
+    return drawing, drawing.add_axes((0, 0, 1, 1))
+
+
+def _widest(drawing: Any, texts: Sequence[str], points: int = _SMALL) -> float:
+    """Inches of the widest text."""
+    from matplotlib.font_manager import FontProperties
+
+    font, renderer = FontProperties(size=points), drawing.canvas.get_renderer()
+    raw = (text.replace(r"\$", "$") for text in sorted(texts, key=len)[-_MEASURED:])
+    widths = (renderer.get_text_width_height_descent(text, font, False)[0] for text in raw)
+    return max(widths, default=0.0) / _DPI
+
+
+def _store(drawing: Any, axes: Any, size: tuple[float, float], around: _Around, path: Path) -> None:
+    """Draw it with axes of `size` inches, and room for what is around them."""
+    wide, high = size
+    title = plain(cut(around.title, 90))
+    left, below = 0.2 + around.left, 0.17 + around.below
+    right = max(0.35, around.right, _widest(drawing, [title], _LARGE) - wide + 0.1)
+    whole = left + 0.25 + wide + right, below + 0.3 + high + 0.4
+    drawing.set_size_inches(*whole)
+    axes.set_position(((left + 0.25) / whole[0], (below + 0.3) / whole[1],
+                       wide / whole[0], high / whole[1]))  # fmt: skip
+    # places that are given are not sought, which takes longer than drawing
+    axes.set_title(title, loc="left", fontsize=_LARGE, y=1.0)
+    axes.xaxis.set_label_coords(0.5, -below / high)
+    axes.yaxis.set_label_coords(-left / wide, 0.5)
+    drawing.savefig(path, **_PLAIN)
 
 
 def plain(text: str) -> str:
@@ -102,17 +157,16 @@ def _line(axes: Any, line: Line) -> None:
 
 
 def _spot(axes: Any, spot: Spot) -> None:
-    ends = (
-        None if pair is None else [[value - pair[0]], [pair[1] - value]]
-        for value, pair in ((spot.x, spot.x_range), (spot.y, spot.y_range))
-    )
-    x_error, y_error = ends
-    look = _look(spot.style) | {
-        "linestyle": "none",
-        "marker": _MARKERS[spot.style.marker % len(_MARKERS)],
-    }
+    """A marker and its bars; `errorbar` would take ten times as long."""
+    look = _look(spot.style)
+    bar = {"color": look["color"], "linewidth": look["linewidth"], "alpha": look["alpha"]}
+    if spot.x_range:
+        axes.plot(spot.x_range, (spot.y, spot.y), zorder=look["zorder"], **bar)
+    if spot.y_range:
+        axes.plot((spot.x, spot.x), spot.y_range, zorder=look["zorder"], **bar)
+    marked = {"linestyle": "none", "marker": _MARKERS[spot.style.marker % len(_MARKERS)]}
     named = {"label": plain(cut(spot.name, 40))} if spot.label else {}
-    axes.errorbar([spot.x], [spot.y], xerr=x_error, yerr=y_error, **look, **named)
+    axes.plot([spot.x], [spot.y], **(look | marked), **named)
 
 
 def _rule(axes: Any, rule: Rule) -> None:
@@ -125,15 +179,18 @@ def _rule(axes: Any, rule: Rule) -> None:
         across(rule.at, color=colour, linewidth=0.9, linestyle=":", alpha=0.8)
 
 
-def _axis(axis: Any, told: Axis, scale: Scale, count: int) -> None:
+def _axis(axis: Any, told: Axis, scale: Scale, count: int) -> list[str]:
+    """What is written at its ticks."""
     if scale.log:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         axis.set_minor_formatter("")
     if told.names:
-        names = [plain(cut(name, 34)) for name in told.names]
-        axis.set_ticks(range(len(names)), labels=names)
+        written = [plain(cut(name, 34)) for name in told.names]
+        axis.set_ticks(range(len(written)), labels=written)
     else:
         values = ticks(scale, count)
-        axis.set_ticks(values, labels=texts(values, told.unit, scale.log))
+        written = texts(values, told.unit, scale.log)
+        axis.set_ticks(values, labels=written)
     axis.set_label_text(plain(told.label), color=_MUTED)
-    axis.set_tick_params(labelsize=8)
+    axis.set_tick_params(labelsize=_SMALL)
+    return written

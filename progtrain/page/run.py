@@ -65,7 +65,8 @@ def write_run(folder: Path) -> Path:
 def _sentence(past: Past) -> str:
     """What became of the run."""
     last, best = number(past.result.get("metric")), number(past.result.get("best_metric"))
-    told = [f"{past.metric} {units.metric(last)} at the end, {units.metric(best)} at best."]
+    when = "at the end" if past.result.get("status") == "done" else "so far"
+    told = [f"{past.metric} {units.metric(last)} {when}, {units.metric(best)} at best."]
     lives = past.lives()
     undone = sum(bool(life.get("undone")) for life in lives)
     if lives:

@@ -105,8 +105,8 @@ def _print_lines(console: Console, comparison: Comparison, files: Sequence[Path]
     for reason in comparison.unfair:
         line(f"unfair ({reason.what}): {reason.text}", "yellow")
     line(comparison.verdict, "bold")
-    for path in files:
-        line(f"written: {path}", "dim")
+    for told in units.written(files):
+        line(told, "dim")
 
 
 def _not_worse(arm: Arm) -> str:

@@ -92,9 +92,8 @@ class Lines:
         self._run = None
         for label, sentence in words.summary(run):
             self._say(f"{label}: {sentence}")
-        self._say(f"outputs: {self.heading.directory}")
-        self._say(f"resume: {self.heading.resume_command}")
-        self._say(f"test: {self.heading.test_command}")
+        for label, text in self.heading.closing:
+            self._say(f"{label}: {text}")
 
     def _say(self, text: str) -> None:
         line = units.encodable(units.one_line(text), self._encoding)

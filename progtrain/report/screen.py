@@ -143,9 +143,8 @@ class Screen:
             table.add_row(label, sentence)
         self.console.print(Panel(table, title="progtrain", border_style="green"))
         # outside the panel and unbroken, so that both can be copied
-        self._exactly(f"outputs  {self.heading.directory}")
-        self._exactly(f"resume   {self.heading.resume_command}")
-        self._exactly(f"test     {self.heading.test_command}")
+        for label, text in self.heading.closing:
+            self._exactly(f"{label}: {text}")
 
     def _header(self) -> None:
         chosen = [

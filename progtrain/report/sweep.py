@@ -34,7 +34,7 @@ _FIGURES = ("metric_name", "metric", "best_metric", "growths", "params", "flops"
 
 
 def print_comparison(sweep_dir: Path, console: Console | None = None) -> None:
-    """Print the jobs of a multirun side by side; write `comparison.json` and `comparison.csv`."""
+    """Print the jobs of a multirun side by side; write and name `comparison.json` and `.csv`."""
     console = console or plain_console()
     jobs = read_jobs(sweep_dir)
     names = varying(jobs)
@@ -52,8 +52,14 @@ def print_comparison(sweep_dir: Path, console: Console | None = None) -> None:
                 console.print(Text(told, style="red"), soft_wrap=True)
         console.print(Text(sentence, style="bold"), soft_wrap=not console.is_terminal)
     print(units.encodable(capture.get(), console.encoding), end="", file=console.file, flush=True)
-    _write_json(sweep_dir, jobs, names, groups, unseeded, sentence)
-    _write_csv(sweep_dir, jobs, names)
+    files = sweep_dir / "comparison.json", sweep_dir / "comparison.csv"
+    _write_json(files[0], jobs, names, groups, unseeded, sentence)
+    _write_csv(files[1], jobs, names)
+    compare = f"compare: progtrain task=compare {units.assigned('runs', sweep_dir)}"
+    for line in (*units.written(files), compare):
+        print(
+            units.encodable(units.one_line(line), console.encoding), file=console.file, flush=True
+        )
 
 
 def _job_rows(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, str]]:
@@ -144,7 +150,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _write_json(
-    sweep_dir: Path,
+    path: Path,
     jobs: Sequence[Job],
     names: Sequence[str],
     groups: Sequence[Spread],
@@ -175,11 +181,11 @@ def _write_json(
         },
         indent=2,
     )
-    (sweep_dir / "comparison.json").write_text(content + "\n", encoding="utf-8")
+    path.write_text(content + "\n", encoding="utf-8")
 
 
-def _write_csv(sweep_dir: Path, jobs: Sequence[Job], names: Sequence[str]) -> None:
-    with (sweep_dir / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+def _write_csv(path: Path, jobs: Sequence[Job], names: Sequence[str]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         further = columns(jobs)
         writer.writerow(["job", *names, *_FIGURES, *further, "status", "error"])

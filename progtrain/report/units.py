@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 MISSING = "–"
@@ -13,6 +14,11 @@ _UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 _ASCII = str.maketrans(
     {"→": "->", "×": "x", "α": "alpha", "±": "+/-", "–": "-", "·": "|", "…": "~"}
 )
+
+
+def written(paths: Iterable[Path]) -> list[str]:
+    """What a command says last, a line a file: `page: …` of what a browser opens, `written: …`."""
+    return [f"{'page' if path.suffix == '.html' else 'written'}: {path}" for path in paths]
 
 
 def assigned(key: str, path: Path) -> str:

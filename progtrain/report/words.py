@@ -33,9 +33,14 @@ class Heading:
     resume_command: str  # continues this run, as one types it
 
     @property
-    def test_command(self) -> str:
-        """Tests what this run has stored."""
-        return f"progtrain task=test {assigned('checkpoint', self.directory)}"
+    def closing(self) -> list[tuple[str, str]]:
+        """Where the run lies and what may be done with it, as one copies it; its page is named
+        once it is written (page/leave.py)."""
+        return [
+            ("outputs", str(self.directory)),
+            ("resume", self.resume_command),
+            ("test", f"progtrain task=test {assigned('checkpoint', self.directory)}"),
+        ]
 
     @property
     def chosen(self) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ from progtrain.growth.baked import bake
 from progtrain.inputs import Inputs
 from progtrain.loading import inputs_of, network
 from progtrain.record import events_of
+from progtrain.report.units import written
 from progtrain.settings import EXPORTS, Exporting
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(request: Request) -> int:
     options: Exporting = request.made("export")
     model = network(request.saved, request.plugins, options.average, request.answers)
     out = request.claim() / _FILES[options.format]
-    print(_exported(request.saved, model, out, options.format))
+    print(*written([_exported(request.saved, model, out, options.format)]))
     return 0
 
 

@@ -19,11 +19,14 @@ from progtrain.command_line.stored import settings_of
 from progtrain.errors import ConfigError
 from progtrain.inputs import Inputs
 from progtrain.loading import network
-from progtrain.record import events_of, fingerprint_of, history_of, moment_of
+from progtrain.record import account_of, events_of, fingerprint_of, history_of, moment_of
+from progtrain.report.cost import by_word, lines
 from progtrain.report.files import strict
+from progtrain.report.units import written
 from progtrain.run import Event, Json, Observation
 
 if TYPE_CHECKING:
+    from progtrain.account import Account
     from progtrain.clock import Moment
     from progtrain.command_line.from_checkpoint import Request
 
@@ -39,6 +42,7 @@ class Inspection:
 
     path: Path
     moment: Moment
+    account: Account  # what its FLOPs and seconds went into
     config: dict[str, Any]  # the settings of the run
     inputs: Inputs | None  # None: written by an older progtrain
     events: list[Event]  # every growth, those that were undone included
@@ -59,6 +63,7 @@ class Inspection:
             "checkpoint": str(self.path),
             "format": FORMAT,
             "moment": asdict(self.moment),
+            "cost": by_word(self.account, self.moment),
             "model": self.missing or [*_modules(self.model)] if self.model else self.missing,
             "params": _params(self.model) if self.model else None,
             "growth": [_growth(event) for event in self.events],
@@ -92,6 +97,7 @@ def inspected(saved: Checkpoint, plugins: Sequence[str] = ()) -> Inspection:
     return Inspection(
         saved.path,
         moment_of(saved),
+        account_of(saved),
         settings_of(saved),
         Inputs.from_json(told) if told is not None else None,
         events_of(saved),
@@ -112,12 +118,12 @@ def run(request: Request) -> int:
     (directory / RESULT).write_text(content, encoding="utf-8")
     console = Console(highlight=False, markup=False, emoji=False)
     show(found, console if console.is_terminal else Console(width=_WIDE, highlight=False))
-    print(f"\n{directory / RESULT}")
+    print("", *written([directory / RESULT]), sep="\n")
     return 0
 
 
 def show(found: Inspection, console: Console) -> None:
-    """Architecture, growths, evaluations, files."""
+    """Architecture, growths, evaluations, cost, files."""
     moment = found.moment
     console.print(
         f"{found.path}: step {moment.step:,}, {moment.samples:,} samples, {moment.flops:.3g} FLOPs",
@@ -131,6 +137,8 @@ def show(found: Inspection, console: Console) -> None:
         console.print(f"inputs: {_inputs(found.inputs)}")
     console.print(_growths(found.events) if found.events else "no growth")
     console.print(_evaluations(found.history))
+    for line in lines(found.account):
+        console.print(line, soft_wrap=True)
     for name, digest in found.hashes.items():
         console.print(f"{digest}  {name} ({found.sizes[name]:,} bytes)", soft_wrap=True)
     console.print(", ".join(f"{name} {value}" for name, value in found.versions.items()))

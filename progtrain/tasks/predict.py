@@ -25,6 +25,7 @@ from progtrain.inputs import Inputs
 from progtrain.loading import inputs_of, network
 from progtrain.record import events_of
 from progtrain.report.files import strict
+from progtrain.report.units import written
 from progtrain.run import Json
 from progtrain.settings import Prediction
 from progtrain.tasks.raw import Sample, files, samples
@@ -134,7 +135,7 @@ def _write(said: Iterable[dict[str, Json]], directory: Path) -> int:
             if good <= _SHOWN:
                 print(f"{row['path']}: {row['label']} ({row['probability']:.1%})")
     more = f", {bad:,} unreadable (exit code 1)" if bad else ""
-    print(f"{good:,} predicted{more}: {directory / TABLE}, {ROWS}")
+    print(f"{good:,} predicted{more}", *written([directory / TABLE, directory / ROWS]), sep="\n")
     return 1 if bad else 0
 
 
@@ -175,5 +176,5 @@ def _continue_text(
     print(printable(text))
     row: dict[str, Json] = {"prompt": prompt, "text": text, "tokens": new}
     (directory / ROWS).write_text(strict(row) + "\n", encoding="utf-8")
-    print(f"\n{directory / ROWS}")
+    print("", *written([directory / ROWS]), sep="\n")
     return 0

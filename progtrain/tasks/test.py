@@ -26,6 +26,7 @@ from progtrain.loading import network
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.record import events_of, history_of, moment_of
 from progtrain.report.files import strict
+from progtrain.report.units import written
 from progtrain.run import Json, Probe, Run
 from progtrain.setup import Setup
 from progtrain.start import batches_of, new_setup
@@ -62,7 +63,7 @@ def run(request: Request) -> int:
     }
     (directory / RESULT).write_text(strict(document, indent=2) + "\n", encoding="utf-8")
     _print(found, saved, request.changes)
-    print(f"\n{directory / RESULT}")
+    print("", *written([directory / RESULT]), sep="\n")
     return 0
 
 
