@@ -2,13 +2,11 @@
 
     python benchmarks/scaling.py --json scaling.json        every GPU of this machine
     python benchmarks/scaling.py --smoke                    two processes on the CPU, tiny
-    python benchmarks/scaling.py --width 1536 --length 128 --batch 4 \\
-        --kinds fsdp,fsdp_device,fsdp_offload               memory of a growth, in shards
 
 Weak scaling: each GPU has the same share of the batch, and the network doubles its depth at half
 time. Efficiency is samples a second over (GPUs × those of one GPU), before and after the growth:
 medians over the laps between evaluations, without the first of each stage. Memory is the peak of
-rank 0, until the growth and until the end.
+rank 0. What a growth takes by itself: benchmarks/shard_growth.py.
 """
 
 from __future__ import annotations
@@ -32,15 +30,12 @@ KINDS = {
     "one": ["hardware=gpu"],
     "ddp": ["hardware=ddp"],
     "fsdp": ["hardware=fsdp"],
-    "fsdp_device": ["hardware=fsdp", "hardware.grow_on=device"],
-    "fsdp_offload": ["hardware=fsdp", "hardware.offload=true"],
     "fsdp_again": ["hardware=fsdp", "hardware.activation_checkpointing=true"],
 }
 
 
-def command(hardware: Sequence[str], batch: int, given: argparse.Namespace) -> list[str]:
-    smoke = given.smoke
-    width, depth, length = (32, 2, 32) if smoke else (given.width, 12, given.length)
+def command(hardware: Sequence[str], batch: int, smoke: bool) -> list[str]:
+    width, depth, length = (32, 2, 32) if smoke else (768, 12, 1024)
     every, steps = (2, 12) if smoke else (6, 60)
     return [
         *(sys.executable, "-m", "progtrain", "model=gpt", "data=text", "data.bytes=400000"),
@@ -58,11 +53,11 @@ def command(hardware: Sequence[str], batch: int, given: argparse.Namespace) -> l
     ]
 
 
-def measured(hardware: Sequence[str], batch: int, given: argparse.Namespace) -> dict[str, Any]:
+def measured(hardware: Sequence[str], batch: int, smoke: bool) -> dict[str, Any]:
     """Samples a second before and after the growth, its seconds, and the peak of memory."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "run"
-        words = [*command(hardware, batch, given), f"hydra.run.dir={place}"]
+        words = [*command(hardware, batch, smoke), f"hydra.run.dir={place}"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=300)
         if done.returncode:
             return {"failed": (done.stderr or done.stdout)[-1500:]}
@@ -72,14 +67,11 @@ def measured(hardware: Sequence[str], batch: int, given: argparse.Namespace) -> 
     laps = [row for row in rows if SAMPLES_S in row]
     before = [row[SAMPLES_S] for row in laps if row["params"] == grown["params_before"]][1:]
     after = [row[SAMPLES_S] for row in laps if row["params"] != grown["params_before"]][1:]
-    peaks = [(row["params"], row["memory/peak_mib"]) for row in rows if "memory/peak_mib" in row]
     return {
         "before": statistics.median(before),
         "after": statistics.median(after),
-        "growth_s": grown["seconds"],
-        "params": [grown["params_before"], grown["params_after"]],
-        "peak_mib_before": max(peak for p, peak in peaks if p == grown["params_before"]),
-        "peak_mib": max(peak for _, peak in peaks),
+        "growth_s": grown["growth_seconds"],
+        "peak_mib": max(row["memory/peak_mib"] for row in rows if "memory/peak_mib" in row),
         "loss": rows[-1]["val/loss"],
     }
 
@@ -89,8 +81,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--smoke", action="store_true", help="two processes on the CPU, tiny")
     parser.add_argument("--batch", type=int, default=64, help="samples of each GPU")
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--length", type=int, default=1024, help="tokens of a sample")
     parser.add_argument("--kinds", default="one,ddp,fsdp", help=", ".join(KINDS))
     arguments = parser.parse_args()
     smoke, gpus = arguments.smoke, torch.cuda.device_count()
@@ -105,7 +95,7 @@ def main() -> None:
             hardware = ["hardware=cpu"] if smoke else hardware
         else:
             hardware.append(f"hardware.devices={count}")
-        row = {"kind": kind, "gpus": count, **measured(hardware, batch * count, arguments)}
+        row = {"kind": kind, "gpus": count, **measured(hardware, batch * count, smoke)}
         first = rows[0] if rows else row
         for name in ("before", "after") if first["kind"] == "one" else ():
             if name in row and name in first:

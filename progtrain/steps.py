@@ -108,7 +108,8 @@ def _withheld(run: Run, setup: Setup, loss: Tensor) -> Withheld:
     if engine.scaler.is_enabled():
         return not isfinite(float(loss))
     gradients = [local(p.grad) for p in run.optimizer.parameters.values() if p.grad is not None]
-    found = nonfinite([*gradients, loss])
+    place = gradients[0].device if gradients else loss.device  # they may wait in the CPU's memory
+    found = nonfinite([*gradients, loss.to(place)])
     if engine.shards is not None:  # each process has looked at its shards
         return bool(engine.group.reduced(found, "max"))
     if engine.device.type == "cpu":

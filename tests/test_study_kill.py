@@ -1,4 +1,4 @@
-"""A study that is killed, three times: it goes on from its checkpoints, and no job runs at two places.
+"""A study that is killed three times goes on from its checkpoints; no job runs at two places.
 
 Every process writes down the steps that it trains, so what was trained twice is known exactly.
 """
@@ -130,8 +130,8 @@ def _changed_settings_are_refused(folder: Path) -> None:
 
 
 def _killed_alone_and_beside_another_it_repeats_only_what_was_not_stored(folder: Path) -> None:
-    """Of the first job 6 steps are stored when it dies after 8, and 18 when it dies after 23; of the
-    last one 9 when it dies after 11.
+    """Of the first job 6 steps are stored when it dies after 8, and 18 when it dies after 23;
+    of the last one 9 when it dies after 11.
 
     The third life goes on with the first job, comes to the second one while the last life holds it,
     does the third one, and dies in the fourth one, which the last life then finds.
