@@ -31,7 +31,7 @@ from progtrain.setup import SaveBest, Setup, no_best
 from progtrain.state import data_fingerprint, unpack
 from progtrain.transfer.teachers import blend
 
-PROBE_SAMPLES = 64
+PROBE_SAMPLES, PROBE_TOKENS = 64, 8192  # at most, of the batch that growths are checked with
 
 
 def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | None = None) -> Run:
@@ -49,7 +49,7 @@ def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | 
     train = parts.train
     if train.heads == "all":
         train_every_head(model)
-    x, y = batches.at(0, min(PROBE_SAMPLES, len(batches.sets.train)))
+    x, y = batches.at(0, _probe_samples(batches.sets.train))
     clock = Clock(Duration.parse(train.duration, "train.duration"), len(batches.sets.train))
     run = Run(
         parts.seed,
@@ -81,6 +81,12 @@ def new_run(parts: Parts, engine: Engine, batches: Batches, saved: Checkpoint | 
     networks = [run.model, *([run.average] if run.average is not None else [])]
     equalise(engine.group, networks, run.optimizer)
     return run
+
+
+def _probe_samples(train: Split) -> int:
+    """Enough to check a growth by; of long sequences fewer."""
+    most = min(PROBE_SAMPLES, len(train))
+    return most if train.y.ndim < 2 else max(1, min(most, PROBE_TOKENS // train.y[0].numel()))
 
 
 def _go_on(run: Run, parts: Parts) -> None:

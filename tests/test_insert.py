@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import signal
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,11 @@ def test_networks_of_torchvision_take_modules_and_grow_on(name: str) -> None:
     torch.manual_seed(0)
     model = lively(of_torchvision(name))
     host = Host(model, Probe(torch.randn(3, 3, 32, 32).double(), torch.arange(3)))
-    for option in options("insert"):
-        for place in PLACES:
-            grown = grow(host, operator(option, place=place), 1)
-            assert changed(host.model, grown.model, host.probe.x) <= 1e-12
+    pairs = list(zip(options("insert"), cycle(PLACES), strict=False))
+    for option, place in pairs:  # all pairs on networks of ours, above
+        grown = grow(host, operator(option, place=place), 1)
+        assert changed(host.model, grown.model, host.probe.x) <= 1e-12
+    assert {place for _, place in pairs} == set(PLACES)
     wider = grow(trained(grown), make("widen", "zero"), 2)
     assert any("inserted" in c.describe() for c in wider.edit.changes)
     assert changed(grown.model, wider.model, host.probe.x) <= 1e-11
