@@ -76,7 +76,7 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
         reason = _trained(run, parts, engine, batches, saved, around, signals)
         if parts.report.page and group.first:
             leave(directory)
-        group.close()
+        engine.close()
     if reason is StopReason.INTERRUPTED:
         again = _resume_command(parts, directory)
         raise Interrupted(signals.number, f"Continue with: {again}")

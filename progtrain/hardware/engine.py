@@ -157,6 +157,15 @@ class Engine:
         free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
         return int(free[0]) * 1024 if free else None
 
+    def close(self) -> None:
+        """Leave the other processes; the last call, where all has gone well.
+
+        DDP's reducer goes first: as the last to hold a process group it would wait, with Python's
+        lock, for a thread of the group that waits for that lock.
+        """
+        self.replicas.forget()
+        self.group.close()
+
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
 
