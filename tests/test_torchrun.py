@@ -18,20 +18,38 @@ from typing import Any
 import pytest
 from run_kit import some
 from test_launch import TINY, going, start
-from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed import (
+    HashStore,  # pyright: ignore[reportPrivateImportUsage]
+    Store,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from progtrain import cli
-from progtrain.command_line import launched
+from progtrain.command_line import launched, preflight
 from progtrain.command_line.ranks import others_gone
-from progtrain.errors import EnvironmentProblem
-from progtrain.hardware.meeting import meet, roll_call
-from progtrain.hardware.place import Place
+from progtrain.errors import ConfigError, EnvironmentProblem
+from progtrain.hardware import meeting, rounds
+from progtrain.hardware.ddp import DDP
+from progtrain.hardware.meeting import here, meet, roll_call
+from progtrain.hardware.place import NAMES, Place
 
 ROOT = Path(__file__).parent.parent
 WORDS = tuple(word for word in TINY if word != "hardware.devices=2")
 
 
 _started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Where the processes of a launch meet, all of them in this one."""
+    made = HashStore()
+    monkeypatch.setattr(meeting, "meet", lambda rank, seconds: made)
+    monkeypatch.setattr(meeting, "_met", dict[Any, Any]())
+    monkeypatch.setattr(meeting, "complete", threading.Event())
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    for name, value in zip(NAMES, ("0", "2", "0", "127.0.0.1", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -107,10 +125,9 @@ def test_tasks_of_srun_are_the_run_that_spawned_processes_are(tmp_path: Path) ->
             (("train.batch_size=33",), 2, "divisible by 2. Try 32 or 34."),
             (("hardware=cpu", "~device"), 2, "has started 2 processes, and this kind of hardware"),
             (("-m", "seed=0,1"), 2, "hydra/launcher=joblib"),
-            (("hardware.devices=3",), 2, "but 2 were started"),
             (("train.clip=-1",), 2, "train.clip"),
         ],
-        5,
+        4,
     ),
 )
 def test_what_cannot_be_is_told_once_and_ends_all(
@@ -208,20 +225,61 @@ def test_a_store_that_nobody_opens_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         meet(1, 0.1)
 
 
-def test_a_process_that_gets_no_work_ends_as_rank_0_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    from progtrain.hardware import meeting
-
-    store = HashStore()
-    monkeypatch.setattr(meeting, "meet", lambda rank, seconds: store)
-    monkeypatch.setattr(os, "dup2", lambda *_: None)
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
-        monkeypatch.setenv(name, value)
+def test_a_process_that_gets_no_work_ends_as_rank_0_does(store: Store) -> None:
     codes: list[int] = []
-    other = threading.Thread(target=lambda: codes.append(launched.follow(Place(1, 2, 1, 2))))
+    other = threading.Thread(
+        target=lambda: codes.append(launched.follow(Place(1, 2, 1, 2))), daemon=True
+    )
     other.start()
     seen = launched.lead(Place(0, 2, 0, 2), lambda: 3 if "RANK" not in os.environ else 1)
     other.join(20)
     assert (seen, codes) == (3, [3]) and os.environ["RANK"] == "0" and not launched.leads()
+
+
+def test_who_comes_again_hears_nothing_of_an_earlier_start(store: Store) -> None:
+    heard: list[str] = []
+
+    def other() -> None:
+        own = rounds.come(store, 1)
+        heard.append(own.get("word").decode())
+        own.set(here(1), "")  # all are here: rank 0 asks nobody any more
+
+    for word in ("first", "second"):
+        process = threading.Thread(target=other, daemon=True)
+        process.start()
+        rounds.convene(store, 2).set("word", word)
+        process.join(20)
+        time.sleep(0.3)
+    assert heard == ["first", "second"]
+
+
+def test_one_that_dies_while_others_come_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_STOPPED", 0.4)
+    store.set("progtrain/heart/old", "7")  # of an earlier start: it never beats, so it is not lost
+    store.set("progtrain/come/2", "old")
+    own = rounds.convene(store, 3)
+    store.set("progtrain/heart/new", "1")
+    store.set("progtrain/come/1", "new")
+    threading.Timer(0.3, lambda: store.set("progtrain/heart/new", "2")).start()
+    begun = time.monotonic()
+    with pytest.raises(EnvironmentProblem, match="Of 3 processes rank 1 came and was lost"):
+        roll_call(own, 0, 3, 20)
+    assert time.monotonic() - begun < 5
+
+
+def test_the_settings_are_those_of_a_machine_and_the_batch_that_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in zip(NAMES, ("0", "4", "0", "127.0.0.1", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert preflight.processes(DDP(device="cpu", devices=2), 32) == 4
+    with pytest.raises(ConfigError, match=r"batch of all 4 processes.* Try 28 or 32\."):
+        preflight.processes(DDP(device="cpu"), 30)
+    with pytest.raises(ConfigError, match=r"hardware.devices=4, but 2 were started"):
+        DDP(device="cpu", devices=4).processes()
 
 
 def test_what_gloo_says_of_one_that_is_gone_is_said_in_words_that_help(tmp_path: Path) -> None:
@@ -243,10 +301,7 @@ def test_what_is_no_place_is_told(
     assert launched.several() is False
 
 
-def test_signals_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    from progtrain.hardware import meeting
-
-    monkeypatch.setattr(meeting, "meet", lambda rank, seconds: HashStore())
-    monkeypatch.setattr(os, "dup2", lambda *_: None)
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
-    assert launched.follow(Place(1, 2, 1, 2)) == 143
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end(store: Store, number: signal.Signals) -> None:
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), number)).start()
+    assert launched.follow(Place(1, 2, 1, 2)) == 128 + number
