@@ -98,6 +98,19 @@ def spawned(directory: Path, *words: str) -> None:
     assert one.returncode == 0, err
 
 
+def stored(directory: Path) -> list[int]:
+    """The steps of its checkpoints."""
+    return [int(each.name[5:]) for each in (directory / "checkpoints").glob("step_*[0-9]")]
+
+
+def tasks_of(agent: subprocess.Popen[str]) -> list[int]:
+    """What torchrun has started, in the order of ranks."""
+    told = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    return [
+        int(each) for each in told if b"progtrain" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]
+
+
 def rows(directory: Path) -> list[dict[str, Any]]:
     """What evaluations have seen, seconds aside."""
     found = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
@@ -153,42 +166,66 @@ def test_what_needs_one_process_is_done_by_one(tmp_path: Path) -> None:
     assert (code, other) == (0, 0) and "accuracy" in out and not silent + nothing
 
 
-@pytest.mark.slow
-def test_a_signal_is_heard_while_others_have_not_come(tmp_path: Path) -> None:
+def waiting(directory: Path) -> list[subprocess.Popen[str]]:
+    """Two of three processes, which wait for the third."""
     port, words = free_port(), [word for word in WORDS if "batch_size" not in word]
-    words += ["train.batch_size=33", f"hydra.run.dir={tmp_path / 'a'}"]
-    alone, other = (task(rank, port, *words, world=3) for rank in (0, 1))
+    words += ["train.batch_size=33", f"hydra.run.dir={directory}"]
+    begun = [task(rank, port, *words, world=3) for rank in (0, 1)]
     end = time.monotonic() + 60
-    while not (tmp_path / "a" / "config.yaml").exists():
-        assert time.monotonic() < end and alone.poll() is None, alone.communicate()
+    while not (directory / "config.yaml").exists():
+        assert time.monotonic() < end and begun[0].poll() is None, begun[0].communicate()
         time.sleep(0.1)
     time.sleep(3)
+    return begun
+
+
+@pytest.mark.slow
+def test_signals_are_heard_while_others_have_not_come(tmp_path: Path) -> None:
+    first, other = waiting(tmp_path / "a")
     begun = time.monotonic()
-    for each in (alone, other):
-        each.terminate()
-    assert [alone.wait(30), other.wait(30)] == [143, 143]
+    other.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGINT)
+    assert [first.wait(30), other.wait(30)] == [130, 143]
     assert time.monotonic() - begun < 15
 
 
 @pytest.mark.slow
-def test_torchrun_ends_all_with_one_checkpoint_that_goes_on_elsewhere(tmp_path: Path) -> None:
+def test_who_is_lost_while_others_come_ends_the_run_at_once(tmp_path: Path) -> None:
+    first, other = waiting(tmp_path / "a")
+    begun = time.monotonic()
+    other.kill()
+    _, err = first.communicate(timeout=30)
+    assert first.returncode == 5 and time.monotonic() - begun < 12
+    assert err.count("error:") == 1 and "rank 1 came and was lost before the run began" in err
+
+
+@pytest.mark.slow
+def test_torchrun_goes_on_after_a_loss_and_ends_all_with_one_checkpoint(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
                    "PYTHONUNBUFFERED": "1", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
     words = [*WORDS, "train.duration=100000steps", f"hydra.run.dir={tmp_path / 'a'}"]
     agent = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         "-m", "progtrain", *words],
+         "--max-restarts=1", "--monitor-interval=0.3", "-m", "progtrain", *words, "resume=auto"],
         env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     _started.append(agent)
     going(agent)
+    end = time.monotonic() + 30
+    while not stored(tmp_path / "a"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.kill(tasks_of(agent)[-1], signal.SIGKILL)
+    resumed = next(line for line in agent.stdout or () if line.startswith("Resumed at step"))
+    assert int(re.sub(r"\D", "", resumed)) >= 8
+    going(agent)
     agent.terminate()
     _, err = agent.communicate(timeout=60)
     assert err.count("Continue with: progtrain resume=") == 1, err
     assert json.loads((tmp_path / "a" / "result.json").read_text())["status"] == "interrupted"
-    step = max((tmp_path / "a" / "checkpoints").glob("step_*")).name
-    spawned(tmp_path / "a", "resume=true", f"train.duration={int(step[5:]) + 8}steps")
+    last = max(stored(tmp_path / "a"))
+    spawned(tmp_path / "a", "resume=true", f"train.duration={last + 8}steps")
     assert json.loads((tmp_path / "a" / "result.json").read_text())["status"] == "done"
 
 
