@@ -27,10 +27,11 @@ from progtrain import cli
 from progtrain.command_line import launched, preflight
 from progtrain.command_line.ranks import others_gone
 from progtrain.errors import ConfigError, EnvironmentProblem
-from progtrain.hardware import meeting, rounds
+from progtrain.hardware import interface, meeting, rounds
 from progtrain.hardware.ddp import DDP
-from progtrain.hardware.meeting import here, meet, roll_call
+from progtrain.hardware.meeting import connect, here, meet, roll_call
 from progtrain.hardware.place import NAMES, Place
+from progtrain.signals import Ended, ending
 
 ROOT = Path(__file__).parent.parent
 WORDS = tuple(word for word in TINY if word != "hardware.devices=2")
@@ -342,3 +343,35 @@ def test_what_is_no_place_is_told(
 def test_signals_end(store: Store, number: signal.Signals) -> None:
     threading.Timer(0.5, lambda: os.kill(os.getpid(), number)).start()
     assert launched.follow(Place(1, 2, 1, 2)) == 128 + number
+
+
+def test_a_signal_is_heard_while_torch_connects() -> None:
+    stuck = threading.Event()
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    begun = time.monotonic()
+    with pytest.raises(Ended), ending():
+        connect(lambda: stuck.wait(8) and None, 0)
+    stuck.set()
+    assert time.monotonic() - begun < 5
+
+
+def test_processes_that_cannot_be_reached_are_told_with_what_to_try() -> None:
+    def refused() -> None:
+        raise RuntimeError("[pair.cc:152] timed out connecting: Connection refused\nmore")
+
+    with pytest.raises(EnvironmentProblem, match=r"Rank 3 cannot .*refused. Try GLOO_SOCKET_IFNAM"):
+        connect(refused, 3)
+
+
+def test_gloo_takes_the_way_to_the_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
+    assert not list(interface.towards("127.0.0.1"))
+    monkeypatch.setattr(interface, "towards", lambda address: iter([f"to_{address}"]))
+    interface.choose(Place(0, 2, 0, 2))
+    assert not os.environ["GLOO_SOCKET_IFNAME"]  # one machine: gloo's own choice
+    interface.choose(Place(0, 4, 0, 2))
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "to_node1"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
+    interface.choose(Place(0, 4, 0, 2))
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0"

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from progtrain.errors import ConfigError, EnvironmentProblem, ProgtrainError
+from progtrain.hardware import interface
 from progtrain.hardware.place import OWN, Place, among_several, refuse_halves, translate_slurm
 from progtrain.signals import Ended, ending
 
@@ -41,6 +42,7 @@ def place() -> Place | None:
     found = among_several()
     if found is not None:  # else torch prints its own frames where another process has gone
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        interface.choose(found)
     return found
 
 

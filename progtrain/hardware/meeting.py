@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from threading import Event
+from threading import Event, Thread
 
 from torch.distributed import (
     Store,  # pyright: ignore[reportPrivateImportUsage]
@@ -103,3 +103,29 @@ def roll_call(store: Store, rank: int, world: int, seconds: float) -> None:
         f"Of {world} processes rank {', '.join(missing)} did not come within hardware.timeout="
         f"{seconds:g} seconds. Were all of them started, and with the same settings?"
     )
+
+
+def connect(how: Callable[[], None], rank: int) -> None:
+    """Connect to the others, who are all there; raises `EnvironmentProblem` where they cannot be
+    reached. It is done in a thread, as torch hears no signal meanwhile."""
+    errors: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            how()
+        except Exception as error:
+            errors.append(error)
+
+    connecting = Thread(target=attempt, daemon=True)
+    connecting.start()
+    while connecting.is_alive():
+        connecting.join(_ATTEMPT)
+    if not errors:
+        return
+    if not isinstance(errors[0], RuntimeError):
+        raise errors[0]
+    raise EnvironmentProblem(
+        f"Rank {rank} cannot reach the other processes: {str(errors[0]).splitlines()[0]:.300}. Try"
+        " GLOO_SOCKET_IFNAME=<interface>, one by which the machines reach each other (`ip addr`"
+        " names them); or is another process gone?"
+    ) from errors[0]
