@@ -132,6 +132,10 @@ NAMES = {
         "hardware=cuda",
         "Unknown hardware 'cuda'. Did you mean 'gpu'? Available: auto, cpu, ddp, fsdp, gpu.",
     ),
+    "another name for shards": (
+        "hardware=deepspeed",
+        "Unknown hardware 'deepspeed'. Did you mean 'fsdp'? Available: auto, cpu, ddp, fsdp, gpu.",
+    ),
     "65 option outside": (
         "model=../../x",
         f"model='../../x' is no name of an option. Available: {MODELS}.",

@@ -19,13 +19,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from progtrain.errors import ConfigError, EnvironmentProblem, ProgtrainError
+from progtrain.hardware import interface
 from progtrain.hardware.place import OWN, Place, among_several, refuse_halves, translate_slurm
 from progtrain.signals import Ended, ending
 
 if TYPE_CHECKING:
     from progtrain.command_line.ranks import Outcome, Work
 
-_WORK, _END, _GONE = "progtrain/work", "progtrain/end", "progtrain/gone"
+_WORK, _END, _GONE = "work", "end", "gone"
 _MEETING = 600.0  # seconds that one waits for the first of the others
 _GRACE = 10.0  # seconds that one who has failed waits for rank 0's word
 _AN_ERROR = EnvironmentProblem.exit_code
@@ -41,6 +42,7 @@ def place() -> Place | None:
     found = among_several()
     if found is not None:  # else torch prints its own frames where another process has gone
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        interface.choose(found)
     return found
 
 
@@ -54,9 +56,10 @@ def several() -> bool:
 
 def lead(own: Place, command: Callable[[], int]) -> int:
     """Do the command as if alone; its exit code, which all others hear."""
-    from progtrain.hardware.meeting import meet, wait_for
+    from progtrain.hardware.meeting import LOST, meet, wait_for
+    from progtrain.hardware.rounds import convene
 
-    store: Any = meet(own.rank, _MEETING)
+    store: Any = convene(meet(own.rank, _MEETING), own.world)
     _led[:] = [store, {name: os.environ.pop(name) for name in OWN}]
     code = _AN_ERROR
     try:
@@ -65,7 +68,8 @@ def lead(own: Place, command: Callable[[], int]) -> int:
         store.set(_END, str(code))
         others = [f"{_GONE}/{rank}" for rank in range(1, own.world)]
         with suppress(KeyboardInterrupt, RuntimeError):
-            wait_for(lambda: store.check(others), _GRACE)  # it may be we who hold the store
+            # it may be we who hold the store
+            wait_for(lambda: store.check(others) or store.check([LOST]), _GRACE)
         show()
         _led.clear()
     return code
@@ -116,9 +120,10 @@ def follow(own: Place) -> int:
 def _followed(own: Place) -> int:
     from progtrain.command_line.ranks import attempt
     from progtrain.hardware.meeting import meet, wait_for
+    from progtrain.hardware.rounds import come
 
-    store: Any = meet(own.rank, _MEETING)
     try:
+        store: Any = come(meet(own.rank, _MEETING), own.rank)
         wait_for(lambda: store.check([_WORK]) or store.check([_END]), float("inf"))
         if store.check([_END]):
             return _gone(store, own, int(store.get(_END)))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed import FileStore  # pyright: ignore[reportPrivateImportUsage]
 
 from progtrain.errors import EnvironmentProblem
-from progtrain.hardware.meeting import meet, roll_call
+from progtrain.hardware.meeting import connect, meet, roll_call
 
 T = TypeVar("T")
 _HOW: dict[str, Any] = {
@@ -158,13 +158,20 @@ def joined(device_type: str, timeout: float) -> Joined:
     group that the first has joined.
     """
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
-    if device_type == "cuda":
+    gpus = device_type == "cuda"
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+
+    def begin() -> None:
+        if gpus:  # a thread has a current device of its own
+            torch.cuda.set_device(local)
+        patience = timedelta(seconds=timeout)
+        dist.init_process_group(backend, None, patience, world_size=world, rank=rank, store=store)
+
+    if gpus:
         torch.cuda.set_device(local)
     if not dist.is_initialized():
         file = os.environ.get("PROGTRAIN_STORE")
         store = FileStore(file, world) if file else meet(rank, timeout)
         roll_call(store, rank, world, timeout)
-        patience = timedelta(seconds=timeout)
-        dist.init_process_group(backend, None, patience, world_size=world, rank=rank, store=store)
+        connect(begin, rank)
     return Joined(rank, world, local)
