@@ -56,13 +56,13 @@ def run(argv: Sequence[str]) -> int:
     exit code."""
     try:
         place = launched.place()
-    except ProgtrainError as error:
+        if place is None:
+            return _done(argv)
+        if place.first:
+            return launched.lead(place, lambda: _done(argv))
+        return launched.follow(place)
+    except ProgtrainError as error:  # the processes cannot meet
         return job.tell(error)
-    if place is None:
-        return _done(argv)
-    if place.first:
-        return launched.lead(place, lambda: _done(argv))
-    return launched.follow(place)
 
 
 def _done(argv: Sequence[str]) -> int:

@@ -12,12 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from progtrain import cli
 from progtrain.command_line.ranks import attempt
 from progtrain.errors import DivergedError, EnvironmentProblem, Interrupted, SettingError
 from progtrain.hardware.ddp import DDP
+from progtrain.hardware.engine import Engine, Settings
+from progtrain.hardware.fsdp import FSDP
 from progtrain.hardware.place import first_host, here, translate_slurm
+from progtrain.hardware.shards import Shards
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -176,3 +180,13 @@ def test_jobs_at_once_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("torch.cuda.get_device_name", lambda number: f"card {number}")
     with pytest.raises(EnvironmentProblem, match=r"hardware.index=2.*0 \(card 0\), 1 \(card 1\)"):
         devices.gpu(2)
+
+
+def test_where_a_network_in_shards_is_whole() -> None:
+    gpu, cpu, meta = (torch.device(name) for name in ("cuda", "cpu", "meta"))
+    assert FSDP()._shards(gpu, 2).home == cpu  # pyright: ignore[reportPrivateUsage]
+    assert FSDP(grow_on="device")._shards(gpu, 2).home == gpu  # pyright: ignore[reportPrivateUsage]
+    engine = Engine(cpu, Settings("fp32", False, True, None, True), shards=Shards(cpu, 2, meta))
+    assert next(engine.place(torch.nn.Linear(2, 2)).parameters()).is_meta
+    with pytest.raises(SettingError, match="grow_on must be cpu or device, got 'gpu'"):
+        FSDP(grow_on="gpu")

@@ -390,3 +390,15 @@ def test_gloo_takes_the_way_to_the_other_machines(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
     interface.choose(Place(0, 4, 0, 2))
     assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0"
+
+
+def test_a_port_that_is_taken_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"),
+                            ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(port))):  # fmt: skip
+            monkeypatch.setenv(name, value)
+        assert cli.run(["--version"]) == 5
+    assert f"MASTER_PORT={port} for rank 0" in capsys.readouterr().err

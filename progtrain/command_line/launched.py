@@ -65,9 +65,9 @@ def lead(own: Place, command: Callable[[], int]) -> int:
     try:
         code = command()
     finally:
-        store.set(_END, str(code))
         others = [f"{_GONE}/{rank}" for rank in range(1, own.world)]
-        with suppress(KeyboardInterrupt, RuntimeError):
+        with suppress(KeyboardInterrupt, RuntimeError):  # the store may be gone
+            store.set(_END, str(code))
             # it may be we who hold the store
             wait_for(lambda: store.check(others) or store.check([LOST]), _GRACE)
         show()
