@@ -125,7 +125,7 @@ def _trained(
             require_space(directory, stages)
         odd = [f"warning: {text}" for text in warnings(run, setup)]
         spread(run, engine, parts.optimizer)
-        signals.patient = True
+        _be_patient(signals, engine.group)
         reports.started(run, stages)
         of_data = () if saved else (*parts.notes, *batches.sets.notes)
         notes = (*of_data, *_notes(saved, engine))
@@ -135,6 +135,14 @@ def _trained(
             return parts.debug.drive(Machine(run, setup), around)
         except DivergedError as error:
             raise diverged(directory, error) from error
+
+
+def _be_patient(signals: Signals, group: Group) -> None:
+    """From here on a signal stores the run; rank 0 says so, so it is the last to turn: another that
+    ended at once would take it along."""
+    signals.patient = not group.first
+    group.barrier()
+    signals.patient = True
 
 
 def _files(parts: Parts, directory: Path, saved: Checkpoint | None) -> Files:

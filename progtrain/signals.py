@@ -2,21 +2,21 @@
 
 While there is a run that can be stored, the first one ends it after the present step, with a
 checkpoint. Before that (data are read, samples ranked, stages rehearsed) nothing would be lost, and
-it ends at once; so does a second one.
+it ends at once; so does a second one. One of several processes hears of one signal from all sides,
+late where it was busy or starved: it hears the first alone, and whoever has started it ends it at
+the second.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 WANTED = (signal.SIGINT, signal.SIGTERM)
-_ECHO = 2.0  # seconds in which one of several processes hears of one signal from all sides
 _STORING = "\nInterrupted: ends with a checkpoint after this step; once more ends at once.\n"
 
 
@@ -34,7 +34,6 @@ class Signals:
 
     number: int = 0
     patient: bool = False  # whether the run is to be stored first
-    since: float = 0.0  # when it came (`time.monotonic`)
 
     def came(self) -> bool:
         """Whether one did."""
@@ -42,10 +41,9 @@ class Signals:
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
-        now = time.monotonic()
-        if self.number and os.environ.get("RANK") and now < self.since + _ECHO:
+        if self.number and _of_several():
             return
-        again, self.number, self.since = self.number, number, now
+        again, self.number = self.number, number
         if again or not self.patient:
             raise Ended(number)
         # not print: it may be what the signal has interrupted
@@ -54,10 +52,19 @@ class Signals:
 
 @contextmanager
 def asked() -> Generator[Signals]:
-    """SIGINT and SIGTERM ask these signals; off the main thread, they do as before."""
+    """SIGINT and SIGTERM ask these signals; off the main thread, they do as before. One of several
+    processes that was asked hears none afterwards: it is at its end."""
     signals = Signals()
     with handled(signals.ask):
-        yield signals
+        try:
+            yield signals
+        finally:
+            if signals.number and _of_several():
+                signal.pthread_sigmask(signal.SIG_BLOCK, WANTED)
+
+
+def _of_several() -> bool:
+    return bool(os.environ.get("RANK"))
 
 
 @contextmanager

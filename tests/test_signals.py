@@ -24,7 +24,8 @@ from progtrain.command_line import interrupted
 from progtrain.command_line.argv import read
 from progtrain.command_line.resume import changes
 from progtrain.data.sets import Sets
-from progtrain.signals import Ended, Signals, asked, ending
+from progtrain.hardware.group import Group
+from progtrain.signals import WANTED, Ended, Signals, asked, ending, handled
 
 GROWING = ("growth=schedule", "warmup=none", "checkpoint.every=25%")
 TINY = [
@@ -155,6 +156,33 @@ def test_a_second_signal_ends_at_once_with_its_own_code(number: int) -> None:
 
     with mock.patch.object(cli, "_run", work):
         assert cli.run([]) == 128 + number
+
+
+def test_one_of_several_processes_hears_the_first_signal_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What its group was sent and what whoever started it passes on are one request."""
+    monkeypatch.setenv("RANK", "0")
+    try:
+        with handled(signal.SIG_IGN), ending():
+            with asked() as signals:
+                signals.patient = True
+                rise(signal.SIGTERM)
+                rise(signal.SIGTERM)
+            rise(signal.SIGTERM)  # when all is stored
+            assert signals.number == signal.SIGTERM
+            assert signal.sigpending() == {signal.SIGTERM}
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # forgets it
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WANTED)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_promises_a_checkpoint_when_all_others_would_store(rank: int) -> None:
+    signals, seen = Signals(), list[bool]()
+    with mock.patch.object(Group, "barrier", lambda _: seen.append(signals.patient)):
+        job._be_patient(signals, Group(rank, 2, rank))
+    assert seen == [rank == 1] and signals.patient
 
 
 def test_handlers_are_as_before_afterwards() -> None:
