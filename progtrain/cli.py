@@ -26,6 +26,7 @@ from progtrain.command_line import (
     interrupted,
     job,
     launched,
+    left_behind,
     preflight,
     resume,
     study,
@@ -91,8 +92,9 @@ def _run(argv: Sequence[str]) -> int:
         return study.run(command, _launch)
     if (task := from_checkpoint.wanted(command)) is not None:
         return from_checkpoint.run(command, task)
-    command = _with_past(command)
+    typed, command = command.overrides, _with_past(command)
     with opened(command) as session:
+        command = left_behind.leave(session, command, typed)
         check(session, command)
         planned = plan(session, command) if command.mode is not Mode.SHOW else None
     if planned is None:

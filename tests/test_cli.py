@@ -296,6 +296,23 @@ def test_a_resume_takes_the_settings_of_the_run(
     assert len(list(Path("a/.hydra").iterdir())) == 3
 
 
+def test_settings_of_an_option_that_a_resume_leaves_go_with_it(
+    progtrain: Command, training: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `resume=a hardware=cpu` does with the devices of several processes."""
+    ranked = ["curriculum=difficulty", "curriculum/score=loss", "curriculum.score.steps=3"]
+    assert progtrain("scheduler=wsd", "scheduler.decay=30%", *ranked, "hydra.run.dir=a") == 0
+    assert progtrain("resume=a", "scheduler=wsd") == 0  # the same option keeps them
+    assert training.parts.config["scheduler"]["decay"] == "30%"
+    assert progtrain("resume=a", "scheduler=constant", "curriculum=none") == 0
+    assert "decay" not in training.parts.config["scheduler"]
+    assert "changed: scheduler.decay: '30%' -> null" in capsys.readouterr().out
+    assert progtrain("resume=a") == 0  # and they do not come back
+    assert training.parts.choices["scheduler"] == "constant"
+    assert progtrain("resume=a", "scheduler=wsd", "scheduler.dekay=1", "train.clip=x") == 2
+    assert "scheduler.dekay" in capsys.readouterr().err
+
+
 def test_48_a_resume_does_not_change_the_network(
     progtrain: Command, training: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:

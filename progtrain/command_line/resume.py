@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from progtrain.command_line import tree
 from progtrain.command_line.argv import Command, Mode, key_of
 from progtrain.command_line.directory import holds_checkpoint, holds_run
+from progtrain.command_line.session import given
 from progtrain.command_line.values import shown
 from progtrain.errors import CheckpointError, ConfigError
 
@@ -134,6 +135,16 @@ def _stored_config_dir(place: Path) -> str | None:
     except (KeyError, TypeError):
         return None
     return next((str(path) for path in paths if Path(str(path)).is_dir()), None)
+
+
+def stored_choices(command: Command) -> Mapping[str, Any]:
+    """The options that the run of a continued command was started with, by group."""
+    place = given(command.overrides, "hydra.run.dir")
+    hydra = _load(Path(str(place)) / ".hydra" / "hydra.yaml") if place else None
+    try:
+        return dict(hydra["hydra"]["runtime"]["choices"])  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return {}
 
 
 def _load(path: Path) -> object:
