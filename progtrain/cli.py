@@ -30,6 +30,7 @@ from progtrain.command_line import (
     preflight,
     resume,
     study,
+    sweep,
 )
 from progtrain.command_line.argv import Command, Mode, key_of, read
 from progtrain.command_line.check import Plan, check, hydra_problems, plan
@@ -95,6 +96,7 @@ def _run(argv: Sequence[str]) -> int:
     typed, command = command.overrides, _with_past(command)
     with opened(command) as session:
         command = left_behind.leave(session, command, typed)
+        command = sweep.fitting(session, command) if command.mode is Mode.SWEEP else command
         check(session, command)
         planned = plan(session, command) if command.mode is not Mode.SHOW else None
     if planned is None:

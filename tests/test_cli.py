@@ -341,6 +341,17 @@ def test_40_a_run_that_goes_on_is_left_alone(
     assert Path("a/.hydra/overrides.yaml").read_bytes() == stored
 
 
+def test_a_multirun_over_options_takes_what_they_have_and_the_default_lacks(
+    progtrain: Command, training: StandIn
+) -> None:
+    """Hydra composes the multirun itself with the default, here wsd."""
+    several = ["-m", "scheduler=step,exponential", "scheduler.gamma=0.5", "model=mlp,cnn"]
+    assert progtrain(*several, "model.width=8", "hydra.sweep.dir=a") == 0
+    told = [parts.config["scheduler"]["gamma"] for parts, _ in training.calls]
+    assert told == [0.5] * 4
+    assert progtrain("-m", "scheduler=step,cosine", "scheduler.gamma=0.5") == 2
+
+
 def test_stored_settings_give_way_to_typed_ones() -> None:
     stored = ["model=mlp", "+growth.start.width=0.5", "train.clip=1.0"]
     typed = ["growth.start.width=0.25", "train.clip=2.0", "seed=1"]

@@ -13,6 +13,7 @@ from progtrain.command_line import tree
 from progtrain.command_line.argv import Command, key_of
 from progtrain.command_line.resume import stored_choices
 from progtrain.command_line.session import Session
+from progtrain.command_line.sweep import within
 from progtrain.errors import ConfigError
 
 
@@ -26,7 +27,7 @@ def leave(session: Session, command: Command, typed: Sequence[str]) -> Command:
     at_risk = [
         text
         for text in command.overrides
-        if key_of(text) not in by_hand and any(_inside(key_of(text), group) for group in changed)
+        if key_of(text) not in by_hand and any(within(key_of(text), group) for group in changed)
     ]
     if not at_risk:
         return command
@@ -51,8 +52,3 @@ def _changed(session: Session, command: Command, typed: Sequence[str]) -> list[s
         for group, option in chosen.items()
         if group in session.groups and group in before and str(before[group]) != option
     ]
-
-
-def _inside(key: str, group: str) -> bool:
-    """Whether a setting or a group belongs to a group."""
-    return key.startswith((f"{group}/", f"{group.replace('/', '.')}."))

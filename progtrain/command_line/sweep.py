@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, OverrideType
+from omegaconf import DictConfig
 
+from progtrain.command_line import tree
+from progtrain.command_line.argv import Command
 from progtrain.command_line.session import Session
 from progtrain.errors import ConfigError
 
@@ -25,6 +29,38 @@ def axes(session: Session, overrides: Sequence[Override], params: Mapping[str, s
             continue
         found[override.get_key_element()] = _values(override)
     return list(found.values())
+
+
+def fitting(session: Session, command: Command) -> Command:
+    """A multirun over options of a group, with the settings that not every option has as sweeps of
+    one value: Hydra composes the multirun itself with the option that is not swept."""
+    try:
+        parsed = [session.parse(text) for text in command.overrides]
+        swept = [o for o in parsed if o.is_sweep_override() and o.key_or_group in session.groups]
+        fixed = [o for o in parsed if o.key_or_group in session.groups and o not in swept]
+        inside = [o for o in parsed if not o.is_sweep_override() and o.type is OverrideType.CHANGE]
+        inside = [o for o in inside if any(within(o.key_or_group, s.key_or_group) for s in swept)]
+        fixed = [str(o.input_line) for o in fixed if o not in inside]
+        config = session.compose(fixed, sweep=True) if inside else None
+    except ConfigError:  # the check of all settings tells it
+        return command
+    strange = {str(o.input_line) for o in inside if config and not _known(config, o.key_or_group)}
+    again = (_alone(text) if text in strange else text for text in command.overrides)
+    return replace(command, overrides=tuple(again))
+
+
+def within(key: str, group: str) -> bool:
+    """Whether a setting, or a group, belongs to a group."""
+    return key.startswith((f"{group}/", f"{group.replace('/', '.')}."))
+
+
+def _known(config: DictConfig, key: str) -> bool:
+    return key in config.hydra.runtime.choices or tree.find(config, key).exists
+
+
+def _alone(text: str) -> str:
+    key, _, value = text.partition("=")
+    return f"{key}=choice({value})" if value else text
 
 
 def jobs(axes: Sequence[Axis]) -> dict[int, tuple[str, ...]]:
