@@ -20,7 +20,7 @@ Withheld = bool | Tensor  # known, or 1.0 or 0.0 on the device
 
 # torch has no public names for operations on many tensors at once
 _private: Any = torch
-_foreach_copy: Callable[[list[Tensor], list[Tensor]], None] = _private._foreach_copy_
+_foreach_copy: Callable[[Sequence[Tensor], Sequence[Tensor]], None] = _private._foreach_copy_
 _find: Callable[[list[Tensor], Tensor, Tensor], None]
 _find = _private._amp_foreach_non_finite_check_and_unscale_
 
@@ -29,15 +29,16 @@ class Statistics:
     """What forward passes change in a network: its stored buffers, such as running means."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._moving = [
-            buffer
+        moving = [
+            buffer.detach()
             for module in model.modules()
             for name, buffer in module.named_buffers(recurse=False)
             if name not in module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
         ]
-        kinds = dict.fromkeys((buffer.dtype, buffer.device) for buffer in self._moving)
-        self._alike = [[b for b in self._moving if (b.dtype, b.device) == kind] for kind in kinds]
-        self._kept = [_one_behind_the_other(buffers) for buffers in self._alike]
+        dense = [buffer.view(-1) for buffer in moving if buffer.is_contiguous()]
+        kinds = dict.fromkeys((buffer.dtype, buffer.device) for buffer in dense)
+        self._pieces = [_Piece([b for b in dense if (b.dtype, b.device) == k]) for k in kinds]
+        self._pieces += [_Piece([buffer]) for buffer in moving if not buffer.is_contiguous()]
 
     @staticmethod
     def of(model: nn.Module) -> Statistics:
@@ -45,26 +46,32 @@ class Statistics:
         known = _statistics.get(model)
         if known is None:
             known = _statistics[model] = Statistics(model)
-        else:
-            for buffers, kept in zip(known._alike, known._kept, strict=True):
-                torch.cat([buffer.flatten() for buffer in buffers], out=kept)
+        for each in known._pieces:
+            each.keep()
         return known
 
     def put_back(self, withheld: Withheld) -> None:
-        if withheld is False or not self._moving:
-            return
-        with torch.no_grad():
-            for buffers, kept in zip(self._alike, self._kept, strict=True):
-                wanted = kept
-                if withheld is not True:
-                    wanted = _chosen(withheld, kept, _one_behind_the_other(buffers))
-                parts = wanted.split([buffer.numel() for buffer in buffers])
-                _foreach_copy(buffers, [p.view_as(b) for p, b in zip(parts, buffers, strict=True)])
+        if withheld is not False:
+            for each in self._pieces:
+                each.put_back(withheld)
 
 
-def _one_behind_the_other(tensors: Sequence[Tensor]) -> Tensor:
-    """As one tensor: a device is told once what to do with all of them."""
-    return torch.cat([tensor.flatten() for tensor in tensors])
+class _Piece:
+    """Buffers that a device is told about at once; alike in all but their length."""
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self._buffers = buffers
+        self._lengths = [len(buffer) for buffer in buffers]
+        self._kept = torch.cat(buffers)
+
+    def keep(self) -> None:
+        torch.cat(self._buffers, out=self._kept)
+
+    def put_back(self, withheld: Withheld) -> None:
+        wanted = self._kept
+        if isinstance(withheld, Tensor):
+            wanted = _chosen(withheld, wanted, torch.cat(self._buffers))
+        _foreach_copy(self._buffers, wanted.split(self._lengths))
 
 
 _statistics: WeakKeyDictionary[nn.Module, Statistics] = WeakKeyDictionary()

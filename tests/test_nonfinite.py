@@ -13,14 +13,14 @@ from unittest import mock
 import pytest
 import torch
 from run_kit import Finished, Spy, branch, differences, digest, parts, resume, train
-from torch import Tensor
+from torch import Tensor, nn
 
 from progtrain import steps
 from progtrain.errors import DivergedError, SettingError
 from progtrain.nonfinite import ROLLBACKS, ROW, SKIPPED
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Nonfinite
-from progtrain.withheld import nonfinite, step_unless
+from progtrain.withheld import Statistics, nonfinite, step_unless
 
 NORMED = ("growth=none", "model=cnn", "model.width=4", "train.ema=0.9")
 GROWN = (
@@ -321,6 +321,27 @@ def test_a_masked_step_changes_nothing_and_the_next_one_is_whole(kind: str) -> N
         if not flag:
             step(other, second, 0.0, number)
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("withheld", [False, True, torch.tensor(0.0), torch.tensor(1.0)])
+def test_what_a_forward_pass_changed_is_put_back_where_its_step_is_withheld(
+    withheld: bool | Tensor,
+) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(5))
+    model.register_buffer("turned", torch.arange(6.0).view(2, 3).t())
+    model.register_buffer("own", torch.zeros(2), persistent=False)  # of the step, not of the run
+    for _ in range(2):  # the second time with what is remembered of the network
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        kept = Statistics.of(model)
+        changed = {name: buffer * 2 + 1 for name, buffer in before.items()}
+        changed["0.running_var"][1] = float("nan")
+        model.load_state_dict(changed, strict=False)
+        model.get_buffer("own").fill_(7.0)
+        kept.put_back(withheld)
+        wanted = before if withheld else changed
+        for name, buffer in model.named_buffers():
+            expected = torch.full((2,), 7.0) if name == "own" else wanted[name]
+            torch.testing.assert_close(buffer, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_one_number_of_any_tensor_and_type_is_found() -> None:
