@@ -402,3 +402,13 @@ def test_a_port_that_is_taken_is_told(
             monkeypatch.setenv(name, value)
         assert cli.run(["--version"]) == 5
     assert f"MASTER_PORT={port} for rank 0" in capsys.readouterr().err
+
+
+def test_one_that_waits_for_rank_0_says_nothing_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    with pytest.raises(EnvironmentProblem, match=r"No store at MASTER_ADDR=127\.0\.0\.1 .*refused"):
+        meet(1, 1.5)
+    assert not capfd.readouterr().err
