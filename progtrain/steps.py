@@ -59,6 +59,7 @@ def train_step(
     with controls.limited(run.optimizer, strengths):
         _measure_gradients(run, setup, loss)
         engine.step(run.optimizer, run.withheld)
+    engine.stepped(run.model)
     if run.average is not None and run.withheld is not True:
         with undone_where(run.withheld, list(stored(run.average).values())):
             update(run.average, run.model, setup.train.ema, run.clock.step)

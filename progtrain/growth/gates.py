@@ -77,7 +77,7 @@ def _gate(model: nn.Module, name: str, slab: Slab, alpha: Tensor) -> list[Remova
 
 def _scale_input(module: nn.Module, name: str, slab: Slab, alpha: Tensor) -> Any:
     """x_B...F · (1 where a feature is old, alpha where it is new)."""
-    weight = getattr(module, name).detach()
+    weight = getattr(module, name)
     new_F = slab.mask(weight).transpose(0, slab.dim).flatten(1).any(1).to(weight.dtype)
     old_F = 1 - new_F
     last = isinstance(module, nn.Linear)
@@ -164,7 +164,7 @@ def _isolate_units(model: nn.Module, slab: Slab) -> list[RemovableHandle]:
     layer = _fed_layer(model, slab)
     if layer is None:
         return []
-    new_F = slab.mask(getattr(*owner(model, slab.tensor)).detach()).flatten(1).any(1)
+    new_F = slab.mask(getattr(*owner(model, slab.tensor))).flatten(1).any(1)
     last = isinstance(layer, nn.Linear)
 
     def isolate(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:

@@ -175,6 +175,11 @@ class Engine:
         if self.shards is not None and is_sharded(model):
             self.shards.reduced(model)
 
+    def stepped(self, model: nn.Module) -> None:
+        """The optimizer's step is over, with all that was done about it."""
+        if self.shards is not None and is_sharded(model):
+            self.shards.stepped(model)
+
     def unscale(self, optimizer: OptimizerSet) -> None:
         """Bring gradients to their true size (fp16), before clipping or stepping."""
         for each in _stepping(optimizer):

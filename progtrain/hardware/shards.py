@@ -50,6 +50,10 @@ class Shards(Protocol):
         """The backward passes of a step are over: `learners` must have their gradients."""
         ...
 
+    def stepped(self, model: nn.Module) -> None:
+        """`learners` have been stepped: the network must compute with what they are now."""
+        ...
+
     def forget(self) -> None:
         """Hold nothing of the networks that were sharded so far: they are about to go."""
         ...

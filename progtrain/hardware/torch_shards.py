@@ -48,6 +48,9 @@ class TorchShards:
     def reduced(self, model: nn.Module) -> None:
         """Backward passes have left the gradients where they belong."""
 
+    def stepped(self, model: nn.Module) -> None:
+        """Parameters are what has been stepped."""
+
     def forget(self) -> None:
         """Nothing is held."""
 

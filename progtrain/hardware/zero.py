@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import import_module
@@ -35,8 +35,8 @@ class _Spread:
     """A network that DeepSpeed has taken over."""
 
     engine: Any
-    parts: dict[str, nn.Parameter]
-    gradients: dict[str, Tensor]  # of those that learn, in DeepSpeed's memory
+    parts: dict[str, nn.Parameter] = field(default_factory=lambda: dict[str, nn.Parameter]())
+    gradients: dict[str, Tensor] = field(default_factory=lambda: dict[str, Tensor]())
     reached: set[str] = field(default_factory=lambda: set[str]())  # by gradients of this step
 
 
@@ -62,27 +62,31 @@ class ZeroShards:
             model=model, optimizer=optimizer, config=settings, dist_init_required=False
         )
         mesh = init_device_mesh(self.device.type, (self.world,))
-        parameters = dict(model.named_parameters())
-        parts = {n: nn.Parameter(_part(p, p.ds_tensor, mesh)) for n, p in _each(parameters)}
-        local: Callable[[Any], Tensor] = deepspeed.utils.safe_get_local_grad
-        gradients = {n: _part(p, local(p), mesh) for n, p in _each(parameters) if p.requires_grad}
-        made = self._spread[id(model)] = _Spread(engine, parts, gradients)
-        for name in gradients:
-            reached = partial(_note, made.reached, name)
-            parameters[name].register_post_accumulate_grad_hook(reached)
-        note(model, twin, parts)
+        made = self._spread[id(model)] = _Spread(engine)
+        local: Any = deepspeed.utils
+        for name, p in _named(model):
+            if p.requires_grad:
+                made.parts[name] = nn.Parameter(_part(p, local.safe_get_local_fp32_param(p), mesh))
+                made.gradients[name] = _part(p, local.safe_get_local_grad(p), mesh)
+                p.register_post_accumulate_grad_hook(partial(_note, made.reached, name))
+            else:
+                made.parts[name] = nn.Parameter(_part(p, p.ds_tensor, mesh), requires_grad=False)
+        note(model, twin, made.parts)
 
     def called(self, model: nn.Module) -> nn.Module:
         """DeepSpeed's engine."""
         return self._spread[id(model)].engine
 
     def reduced(self, model: nn.Module) -> None:
-        """Let DeepSpeed end its step, and give the parts the gradients that have come."""
+        """Give the parts the gradients that have come."""
         spread = self._spread[id(model)]
-        spread.engine.step()
         for name, part in spread.parts.items():
             part.grad = spread.gradients[name] if name in spread.reached else None
         spread.reached.clear()
+
+    def stepped(self, model: nn.Module) -> None:
+        """Let DeepSpeed compute with what the parts are now."""
+        self._spread[id(model)].engine.step()
 
     def forget(self) -> None:
         """End DeepSpeed's engines and take their hooks off."""
@@ -137,9 +141,9 @@ def _running() -> list[nn.Module]:
     return import_module("deepspeed.runtime.zero.parameter_offload").FWD_MODULE_STACK
 
 
-def _each(parameters: dict[str, nn.Parameter]) -> list[tuple[str, Any]]:
+def _named(model: nn.Module) -> list[tuple[str, Any]]:
     """Parameters by name, with whatever DeepSpeed has hung on them."""
-    return list(parameters.items())
+    return list(model.named_parameters())
 
 
 def _part(parameter: Any, mine: Tensor, mesh: DeviceMesh) -> DTensor:
