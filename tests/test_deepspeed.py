@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from unittest import mock
 import pytest
 import ranks_kit
 import test_ranks
-import torch
-from ranks_kit import Told, ranks
-from test_ranks import BUDGET, GROWN, RAMP, STEADY, TWICE, alike, close, trained
+from ranks_kit import ranks
+from test_ranks import BUDGET, RAMP, STEADY, TWICE, alike, close, trained
 
 from progtrain.hardware.zero import ZeroShards
 

@@ -54,7 +54,8 @@ def outputs_by_head(model: nn.Module) -> Generator[ByHead]:
         return hook
 
     def by_head(output: Tensor) -> dict[str, Tensor]:
-        return dict(caught) if heads and _same(caught.get(heads.answers), output) else {}
+        told = heads is not None and _same(caught.get(heads.answers), output)
+        return {**caught, heads.answers: output} if heads is not None and told else {}
 
     named = heads.heads.items() if heads is not None else ()
     handles = [head.register_forward_hook(catch(name)) for name, head in named]

@@ -165,6 +165,8 @@ class Engine:
         lock, for a thread of the group that waits for that lock.
         """
         self.replicas.forget()
+        if self.shards is not None:
+            self.shards.forget()
         self.group.close()
 
     def backward(self, loss: Tensor) -> None:

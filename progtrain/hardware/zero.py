@@ -92,7 +92,7 @@ class ZeroShards:
         """End DeepSpeed's engines and take their hooks off."""
         for each in self._spread.values():
             each.engine.destroy()
-            _running().remove(each.engine.module)
+            _let_go(each.engine.module)
         self._spread.clear()
 
     def _settings(self, model: nn.Module) -> dict[str, Any]:
@@ -135,10 +135,16 @@ def loaded(kind: str) -> Any:
     return found
 
 
-def _running() -> list[nn.Module]:
-    """DeepSpeed's own list of modules whose forward pass runs, the outermost of each engine; it
-    never shrinks, and would hold every network."""
-    return import_module("deepspeed.runtime.zero.parameter_offload").FWD_MODULE_STACK
+def _let_go(model: nn.Module) -> None:
+    """Take a network out of what DeepSpeed keeps of every one for as long as the process lives: the
+    outermost modules, and which parameters go with a module."""
+    zero = "deepspeed.runtime.zero"
+    outermost: Any = import_module(f"{zero}.parameter_offload").FWD_MODULE_STACK
+    outermost.remove(model)
+    kind = import_module(f"{zero}.partitioned_param_coordinator").PartitionedParameterCoordinator
+    for each in vars(kind).values():  # a decorator hides the cache of one
+        for cell in getattr(each, "__closure__", None) or ():
+            getattr(cell.cell_contents, "cache_clear", int)()
 
 
 def _named(model: nn.Module) -> list[tuple[str, Any]]:
