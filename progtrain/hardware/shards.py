@@ -146,7 +146,7 @@ def like(full: Tensor, tensor: Tensor) -> Tensor:
 def gathered(model: nn.Module, place: torch.device) -> nn.Module:
     """A whole and plain network of the same values at `place`, brought there tensor by tensor; the
     sharded one is left as it is."""
-    made, held = copy.deepcopy(plain(model)).to_empty(device=place), learners(model)
+    made, held = _empty(plain(model), place), learners(model)
     made.train(model.training)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
@@ -154,6 +154,14 @@ def gathered(model: nn.Module, place: torch.device) -> nn.Module:
         for name, buffer in made.named_buffers():
             buffer.copy_(model.get_buffer(name))
     return made
+
+
+def _empty(model: nn.Module, place: torch.device) -> nn.Module:
+    """A copy at `place` without values; what is tied stays so."""
+    made: dict[int, object] = {id(b): torch.empty_like(b, device=place) for b in model.buffers()}
+    for p in model.parameters():
+        made[id(p)] = nn.Parameter(torch.empty_like(p, device=place), p.requires_grad)
+    return copy.deepcopy(model, made)
 
 
 def buffers_to(model: nn.Module, device: torch.device) -> None:
