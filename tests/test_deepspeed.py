@@ -78,6 +78,7 @@ def compare(settings: tuple[str, ...], tmp_path: Path) -> dict[str, Any]:
     return two[0]
 
 
+BEGUN = "+optimizer.arguments.initial_accumulator_value=0.1"
 LONG = ("growth=schedule", *TWICE, "train.duration=40steps", "train.clip=0.5")
 
 
@@ -105,7 +106,7 @@ LONG = ("growth=schedule", *TWICE, "train.duration=40steps", "train.clip=0.5")
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            (*GROWN, "optimizer=torch", "optimizer.name=Adagrad"),
+            (*GROWN, *SMALL_GPT, "optimizer=torch", "optimizer.name=Adagrad", BEGUN),
             id="state from the start",
             marks=pytest.mark.slow,
         ),

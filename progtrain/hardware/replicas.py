@@ -75,8 +75,9 @@ class Replicas:
         return self._wrapper
 
     def _made(self, model: nn.Module, unused: Callable[[], bool]) -> nn.Module:
-        sharded = self._shards is not None and is_sharded(model)
-        return self._shards.called(model) if sharded else self._wrapped(model, unused)
+        if self._shards is not None and is_sharded(model):
+            return self._shards.called(model)
+        return self._wrapped(model, unused)
 
     def _wrapped(self, model: nn.Module, unused: Callable[[], bool]) -> nn.Module:
         indices = [self._device.index or 0] if self._device.type == "cuda" else None
