@@ -1,0 +1,151 @@
+"""What a run will have to compile: later phases of its living growth, and its next network.
+
+Nothing is computed: networks are on the meta device. Which network comes next is the growth
+policy's word; of a trial all candidates are taken, as all of them train. A policy that looks at
+values (growth/choice=steepest) cannot say it before it grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from progtrain.contracts import Warmup
+from progtrain.curriculum.seen import shaped
+from progtrain.errors import GrowthError, NothingToGrowError
+from progtrain.growth.declared import pass_over
+from progtrain.growth.freezing import frozen_now
+from progtrain.growth.heads import train_every_head
+from progtrain.growth.life import lengths
+from progtrain.growth.plan import by_shape
+from progtrain.growth.remedies import increment, smaller
+from progtrain.hardware.engine import Settings
+from progtrain.hardware.shards import plain
+from progtrain.planning.counted import without_values
+from progtrain.run import Event, Phase, Run, Stage
+from progtrain.setup import Setup
+
+
+@dataclass(frozen=True)
+class Like:
+    """What a graph depends on of a tensor."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    learns: bool  # whether a gradient passes to it
+
+    @staticmethod
+    def of(tensor: Tensor) -> Like:
+        return Like(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.requires_grad)
+
+    def made(self, device: torch.device) -> Tensor:
+        """Such a tensor, of zeros."""
+        empty: Any = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
+        return empty.zero_().requires_grad_(self.learns)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A network as it trains for a while."""
+
+    model: nn.Module  # on the meta device
+    events: tuple[Event, ...]
+    frozen: tuple[str, ...]  # patterns of parameters
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be compiled, and for what kind of training."""
+
+    looks: tuple[Look, ...]
+    x: Like  # a batch of one forward pass
+    warmup: Warmup
+    settings: Settings
+    device: torch.device
+    replicated: bool  # by DDP, under which torch cuts large graphs
+
+
+def order(run: Run, setup: Setup) -> Order:
+    """What `run` will need next; its network is without controls, and nothing changes."""
+    engine = setup.engine
+    found = [*_left(run, setup), *_coming(_empty(run, setup), setup)]
+    frozen = frozen_now(run, setup.train)
+    looks = tuple(Look(model, tuple(events), frozen) for model, events in found)
+    threads = torch.get_num_threads()  # code for a CPU depends on it
+    settings = replace(engine.settings, threads=threads)
+    replicated = engine.group.world > 1 and engine.shards is None
+    return Order(looks, _batch(run, setup), setup.warmup, settings, engine.device, replicated)
+
+
+def _empty(run: Run, setup: Setup) -> Run:
+    return without_values(replace(run, model=plain(run.model), average=None), setup)
+
+
+def _batch(run: Run, setup: Setup) -> Like:
+    """A batch like those of the coming step."""
+    share = setup.engine.group.share(run.batch_size // run.accumulate)
+    shape, kind = (share.stop - share.start, *run.probe.x.shape[1:]), run.probe.x.dtype
+    return Like.of(shaped(torch.empty(shape, dtype=kind, device="meta"), run.view))
+
+
+def _left(run: Run, setup: Setup) -> Iterator[tuple[nn.Module, Sequence[Event]]]:
+    """The network of now in the phases of its newest growth that are still to come."""
+    phase = run.events[-1].phase if run.events else Phase.INTEGRATED
+    phase = Phase.WARMUP if phase is Phase.HOLD else phase
+    phases = _phases(setup, run.events[-1]) if run.events else []
+    if phase in phases[:-1]:
+        model = _empty(run, setup).model
+        for later in phases[phases.index(phase) + 1 :]:
+            yield model, _in_phase(run.events, later)
+
+
+def _phases(setup: Setup, event: Event) -> list[Phase]:
+    """Those of a growth's life that differ in what is computed."""
+    lasting = lengths(setup, event)
+    return [*(p for p in (Phase.ISOLATE, Phase.WARMUP) if p in lasting), Phase.INTEGRATED]
+
+
+def _in_phase(events: Sequence[Event], phase: Phase) -> list[Event]:
+    return [*events[:-1], replace(events[-1], phase=phase)]
+
+
+def _coming(run: Run, setup: Setup) -> Iterator[tuple[nn.Module, Sequence[Event]]]:
+    """The next network in every phase of its growth; `run` has no values, and is used up."""
+    stage = setup.growth.upcoming(run)
+    while isinstance(stage, Stage):
+        try:
+            grown = list(_grown(run, setup, stage))
+        except NothingToGrowError as error:
+            pass_over(run, stage, error)
+            stage = setup.growth.upcoming(run)
+            continue
+        for model, events in grown:
+            for phase in _phases(setup, events[-1]):
+                yield model, _in_phase(events, phase)
+        return
+
+
+def _grown(run: Run, setup: Setup, stage: Stage) -> Iterator[tuple[nn.Module, list[Event]]]:
+    failed: GrowthError | None = None
+    for each in stage.candidates.values() or [stage]:
+        each = replace(each, operator=smaller(each.operator, increment(run)))
+        try:
+            grown, after = by_shape(run, setup, each)
+        except GrowthError as error:  # another candidate may grow
+            failed = error
+            continue
+        failed = None
+        if setup.train.heads == "all":
+            train_every_head(grown.model)
+        edit = grown.edit
+        parts = {"slabs": edit.slabs(), "blocks": edit.blocks()}
+        parts |= {"inserted": edit.inserted(), "heads": edit.heads()}
+        event = replace(after.events[-1], **parts, consolidation=each.consolidation)
+        yield grown.model, [*(e.moved(edit) for e in run.events), event]
+    if failed is not None:
+        raise failed
