@@ -1,7 +1,7 @@
 """A process beside the run that compiles, at the lowest priority, and ends with it.
 
-It is deaf to signals, silent, and the head of a process group, so that the compilers it calls end
-with it: when its work is done, when the run ends it, and when the run is no more.
+It is deaf to the run's signals, silent, and the head of a process group, so that the compilers it
+calls end with it: when its work is done, when the run ends it, and when the run is no more.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
-from multiprocessing import get_context, parent_process, resource_tracker
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from progtrain.hardware.engine import Engine
 from progtrain.signals import WANTED
 
 _LOWEST = 19
+_CODE = "import sys; sys.path[:] = {path}; from {module} import live; live({order}, {pipe})"
 
 
 @dataclass(frozen=True)
@@ -37,51 +38,57 @@ class Result:
 
     graphs: int
     seconds: float
-    ended: str = ""  # such as `, until the run ended`
+    ended: str = ""  # such as `until the run ended`
+    failed: bool = False
 
 
 class Background:
-    """The process; `packed` is an `Order` as `pack` makes it."""
+    """The process; `packed` is an `Order` as `pack` makes it.
+
+    Not one of multiprocessing's: those share a tracker of what they leave behind, and it would warn
+    at the run's end of what this one leaves when it is ended at once.
+    """
 
     def __init__(self, packed: bytes) -> None:
-        context, self._begun, self._graphs = get_context("spawn"), time.perf_counter(), 0
-        self._pipe, theirs = context.Pipe(duplex=False)
-        # not as an argument: to start would wait until the process can read it
-        handle, name = tempfile.mkstemp(prefix="progtrain-ahead-")
-        self._order = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(packed)
-        self._process = context.Process(target=_live, args=(name, theirs), daemon=True)
-        with _signals_blocked():
-            self._process.start()
-        theirs.close()
+        self._begun, self._graphs = time.perf_counter(), 0
+        self._pipe, theirs = Pipe(duplex=False)
+        with tempfile.TemporaryFile() as order, theirs, _signals_blocked():
+            order.write(packed)
+            order.seek(0)
+            fds = (order.fileno(), theirs.fileno())
+            told = {"path": sys.path, "module": __name__, "order": fds[0], "pipe": fds[1]}
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CODE.format(**told)],
+                stdin=subprocess.PIPE,  # at its end the run is no more
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=fds,
+                start_new_session=True,
+            )
 
     def result(self) -> Result | None:
         """What it has come to; None while it works."""
         try:
             while self._pipe.poll():
-                self._graphs, done, why = self._pipe.recv()
+                self._graphs, done, error = self._pipe.recv()
                 if done:
-                    return self.end(why)
+                    return self._over(error)
         except EOFError:
-            self._process.join()
-            return self.end(failed(f"the process ended with code {self._process.exitcode}"))
+            return self._over(f"the process ended with code {self._process.wait()}")
         return None
+
+    def _over(self, error: str) -> Result:
+        rest = f"then it failed ({error}); what is missing compiles at the growth"
+        return replace(self.end(rest if error else ""), failed=bool(error))
 
     def end(self, why: str = "") -> Result:
         """What it has done so far; neither the process nor what it has called lives on."""
         result = Result(self._graphs, time.perf_counter() - self._begun, why)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid or 0, signal.SIGKILL)
-        self._process.kill()
-        self._process.join()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
         self._pipe.close()
-        self._order.unlink(missing_ok=True)
         return result
-
-
-def failed(why: str) -> str:
-    return f", then it failed ({why}); what is missing compiles at the growth"
 
 
 def pack(order: Order) -> bytes:
@@ -94,7 +101,6 @@ def pack(order: Order) -> bytes:
 @contextmanager
 def _signals_blocked() -> Generator[None]:
     """A process that is started within never hears the signals that are the run's."""
-    resource_tracker.ensure_running()  # it would let them through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WANTED)
     try:
         yield
@@ -102,35 +108,33 @@ def _signals_blocked() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _live(name: str, pipe: Connection) -> None:
-    os.setsid()
+def live(order: int, told: int) -> None:
+    """The life of the process; the numbers of its open files: an order, and where it tells."""
     os.nice(_LOWEST)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    graphs, why = 0, ""
+    threading.Thread(target=_die_with_run, daemon=True).start()
+    pipe, graphs, failure = Connection(told, readable=False), 0, ""
     try:
-        for graphs in _compiled(Path(name)):
+        for graphs in _compiled(order):
             pipe.send((graphs, False, ""))
     except Exception as error:
-        why = failed(f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:300])
-    pipe.send((graphs, True, why))
+        failure = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:300]
+    pipe.send((graphs, True, failure))
     os._exit(0)
 
 
-def _compiled(path: Path) -> Iterator[int]:
+def _compiled(order: int) -> Iterator[int]:
     """Carry the order out; the graphs so far, again and again."""
     inductor: Any = import_module("torch._inductor.config")
     inductor.compile_threads = 1  # no pool of processes; no part of the cache's keys
-    order: Order = torch.load(path, weights_only=False)
-    path.unlink(missing_ok=True)
-    engine = Engine(order.device, order.settings)
-    for _ in compile_all(order, engine):
+    with os.fdopen(order, "rb") as file:
+        wanted: Order = torch.load(file, weights_only=False)
+    engine = Engine(wanted.device, wanted.settings)
+    for _ in compile_all(wanted, engine):
         yield engine.graphs
 
 
-def _die_with_parent() -> None:
-    parent: Any = parent_process()
-    wait([parent.sentinel])
+def _die_with_run() -> None:
+    with suppress(OSError):
+        while os.read(0, 1):
+            pass
     os.killpg(0, signal.SIGKILL)

@@ -48,6 +48,11 @@ class Ahead:
         self._graphs = -1  # of the run, when last seen
         self._process: Background | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a process is at work, or will be after the next step."""
+        return self._wanted is not None or self._process is not None
+
     def grew(self, run: Run, event: Event) -> None:
         self.ask(run)
 
@@ -65,7 +70,7 @@ class Ahead:
             self._tell(run, result)
 
     def stopped(self, run: Run) -> None:
-        self._close(run, ", until the run ended")
+        self._close(run, "until the run ended")
 
     def started(self, run: Run, plan: list[PlannedStage]) -> None: ...
     def observed(self, run: Run, observation: Observation) -> None: ...
@@ -80,7 +85,7 @@ class Ahead:
 
     def ask(self, run: Run) -> None:
         """Find out what comes next."""
-        self._close(run, ", until the network changed")
+        self._close(run, "until the network changed")
         try:
             found = order(run, self._setup)
             self._wanted = pack(found) if found.looks else None
@@ -102,8 +107,11 @@ class Ahead:
 
     def _tell(self, run: Run, result: Result) -> None:
         run.clock.charge(AHEAD, seconds=result.seconds)
+        if not (result.graphs or result.failed):
+            return  # it was ended before it had begun
+        rest = f", {result.ended}" if result.ended else ""
         graphs = "1 graph" if result.graphs == 1 else f"{result.graphs} graphs"
-        self._note(run, f"compiled ahead: {graphs} in {result.seconds:.1f} s{result.ended}")
+        self._note(run, f"compiled ahead: {graphs} in {result.seconds:.1f} s{rest}")
 
     def _note(self, run: Run, text: str) -> None:
         self._setup.reporter.noted(run, text)
