@@ -1,12 +1,13 @@
 """What a run will have to compile: later phases of its living growth, and its next network.
 
-Nothing is computed: networks are on the meta device. Which network comes next is the growth
-policy's word; of a trial all candidates are taken, as all of them train. A policy that looks at
-values (growth/choice=steepest) cannot say it before it grows.
+Networks are on the meta device. Which one comes next is what the growth policy would grow now; one
+that chooses by gradients (growth/choice=steepest) may choose another when it is time. Of a trial
+all candidates are taken, as all of them train.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,17 +18,21 @@ from torch import Tensor, nn
 from progtrain.contracts import Warmup
 from progtrain.curriculum.seen import shaped
 from progtrain.errors import GrowthError, NothingToGrowError
+from progtrain.flops import on_meta
 from progtrain.growth.declared import pass_over
 from progtrain.growth.freezing import frozen_now
 from progtrain.growth.heads import train_every_head
 from progtrain.growth.life import lengths
-from progtrain.growth.plan import by_shape
+from progtrain.growth.plan import Ahead, by_shape, with_values
 from progtrain.growth.remedies import increment, smaller
 from progtrain.hardware.engine import Settings
 from progtrain.hardware.shards import plain
 from progtrain.planning.counted import without_values
+from progtrain.planning.rehearse import undisturbed
 from progtrain.run import Event, Phase, Run, Stage
 from progtrain.setup import Setup
+
+Found = tuple[nn.Module, Sequence[Event]]  # a network, and the growths that made it
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Order:
 def order(run: Run, setup: Setup) -> Order:
     """What `run` will need next; its network is without controls, and nothing changes."""
     engine = setup.engine
-    found = [*_left(run, setup), *_coming(_empty(run, setup), setup)]
+    found = [*_left(run, setup), *_coming(run, setup)]
     frozen = frozen_now(run, setup.train)
     looks = tuple(Look(model, tuple(events), frozen) for model, events in found)
     threads = torch.get_num_threads()  # code for a CPU depends on it
@@ -93,7 +98,7 @@ def _batch(run: Run, setup: Setup) -> Like:
     return Like.of(shaped(torch.empty(shape, dtype=kind, device="meta"), run.view))
 
 
-def _left(run: Run, setup: Setup) -> Iterator[tuple[nn.Module, Sequence[Event]]]:
+def _left(run: Run, setup: Setup) -> Iterator[Found]:
     """The network of now in the phases of its newest growth that are still to come."""
     phase = run.events[-1].phase if run.events else Phase.INTEGRATED
     phase = Phase.WARMUP if phase is Phase.HOLD else phase
@@ -114,38 +119,61 @@ def _in_phase(events: Sequence[Event], phase: Phase) -> list[Event]:
     return [*events[:-1], replace(events[-1], phase=phase)]
 
 
-def _coming(run: Run, setup: Setup) -> Iterator[tuple[nn.Module, Sequence[Event]]]:
-    """The next network in every phase of its growth; `run` has no values, and is used up."""
+def _coming(run: Run, setup: Setup) -> list[Found]:
+    """The next network in every phase of its growth: by its shapes; where a policy, an operator or
+    the network looks at values, by growing a copy."""
+    try:
+        return list(_upcoming(_empty(run, setup), setup, by_shape))
+    except (GrowthError, NotImplementedError, RuntimeError):
+        model, events, memory = copy.deepcopy(run.model), list(run.events), dict(run.memory)
+        with undisturbed(setup):
+            ahead = replace(run, model=model, events=events, memory=memory)
+            return list(_upcoming(ahead, setup, with_values))
+
+
+def _upcoming(run: Run, setup: Setup, grown_by: Ahead) -> Iterator[Found]:
+    """What `run` grows next; its memory is used up."""
     stage = setup.growth.upcoming(run)
     while isinstance(stage, Stage):
         try:
-            grown = list(_grown(run, setup, stage))
+            found = list(_grown(run, setup, stage, grown_by))
         except NothingToGrowError as error:
             pass_over(run, stage, error)
             stage = setup.growth.upcoming(run)
             continue
-        for model, events in grown:
+        for model, events in found:
             for phase in _phases(setup, events[-1]):
                 yield model, _in_phase(events, phase)
         return
 
 
-def _grown(run: Run, setup: Setup, stage: Stage) -> Iterator[tuple[nn.Module, list[Event]]]:
+def _grown(run: Run, setup: Setup, stage: Stage, grown_by: Ahead) -> Iterator[Found]:
+    """The network by that stage, or by each of its candidates that can grow."""
     failed: GrowthError | None = None
     for each in stage.candidates.values() or [stage]:
         each = replace(each, operator=smaller(each.operator, increment(run)))
         try:
-            grown, after = by_shape(run, setup, each)
-        except GrowthError as error:  # another candidate may grow
-            failed = error
+            grown, after = grown_by(run, setup, each)
+        except GrowthError as error:
+            failed = failed or error
             continue
-        failed = None
         if setup.train.heads == "all":
             train_every_head(grown.model)
-        edit = grown.edit
-        parts = {"slabs": edit.slabs(), "blocks": edit.blocks()}
-        parts |= {"inserted": edit.inserted(), "heads": edit.heads()}
-        event = replace(after.events[-1], **parts, consolidation=each.consolidation)
-        yield grown.model, [*(e.moved(edit) for e in run.events), event]
-    if failed is not None:
+        yield on_meta(grown.model), _events(run, after, each)
+    if failed is not None and not stage.candidates:
         raise failed
+
+
+def _events(run: Run, after: Run, stage: Stage) -> list[Event]:
+    """The run's events once `stage` has grown, with what ramps must know of it."""
+    new = after.events[-1]
+    edit = new.edit
+    event = replace(
+        new,
+        slabs=edit.slabs(),
+        blocks=edit.blocks(),
+        inserted=edit.inserted(),
+        heads=edit.heads(),
+        consolidation=stage.consolidation,
+    )
+    return [*(each.moved(edit) for each in run.events), event]
