@@ -43,7 +43,9 @@ def cases(smoke: bool) -> dict[str, list[str]]:
     wide = ["growth=schedule", "growth.stages.deeper=null", "~growth.start", "widen=zero"]
     images = [*wide, *IMAGES, f"train.batch_size={batch}"]
     half, full = "+growth.start={width: 0.5}", "+growth.start={}"
-    language = gpt(768, 12, smoke) if CUDA or smoke else [*gpt(128, 4, smoke=True), "model.width=128"]
+    language = (
+        gpt(768, 12, smoke) if CUDA or smoke else [*gpt(128, 4, smoke=True), "model.width=128"]
+    )
     resnet = ["model=torchvision", full, "widen.spaces=layer*.conv1"]
     cnn = ["model=cnn", "model.width=4", half]
     return {"gpt": [*language, *wide, half], "resnet18": [*images, *(cnn if smoke else resnet)]}

@@ -97,7 +97,14 @@ def test_what_is_compiled_ahead_is_all_that_the_growth_needs(
         (*WIDER, *GPT, "warmup=cosine_ramp"),
         (*WIDER, *CNN, "warmup=frozen_host"),
         (*DEEPER, *GPT, "warmup=cosine_ramp", "warmup.isolated=true", "deepen=random"),
-        (*WIDER, *GPT, "model.depth=4", "train.freeze=[blocks.0.*]", "train.accumulate=2", "hardware.precision=bf16"),
+        (
+            *WIDER,
+            *GPT,
+            "model.depth=4",
+            "train.freeze=[blocks.0.*]",
+            "train.accumulate=2",
+            "hardware.precision=bf16",
+        ),
         (*WIDER, *CNN, "curriculum=image_size", "curriculum.length=100%", "data.shape=[1,8,8]"),
     ],
     ids=["ramp", "frozen_host", "isolated", "freeze", "image_size"],
@@ -312,29 +319,36 @@ def test_it_ends_when_the_run_is_killed() -> None:
 
 @pytest.mark.slow
 def test_a_process_that_fails_tells_why_in_one_line() -> None:
-    process = Background(b"no order")
-    found = list[Result]()
-    assert until(lambda: bool(found.extend(filter(None, [process.result()])) or found))
-    assert found[0].failed and "\n" not in found[0].ended
-    assert "what is missing compiles at the growth" in found[0].ended
+    found = come_of(Background(b"no order"))
+    assert found.failed and "\n" not in found.ended
+    assert "what is missing compiles at the growth" in found.ended
     lost = Background(packed(Sleeps()))
     lost._process.kill()
-    found.clear()
-    assert until(lambda: bool(found.extend(filter(None, [lost.result()])) or found))
-    assert "ended with code -9" in found[0].ended
+    assert "ended with code -9" in come_of(lost).ended
+
+
+def come_of(process: Background) -> Result:
+    end = time.monotonic() + 60
+    while (found := process.result()) is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ahead", [True, False], ids=["ahead", "cold"])
 def test_a_growth_finds_on_disk_what_was_compiled_ahead(
-    ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a ramp: its graphs and those after it."""
+    """The graphs of a ramp, and those after it."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     clear_caches()
-    followed = list[reporter.Ahead]()
-    kept = reporter.Ahead.ask
-    monkeypatch.setattr(reporter.Ahead, "ask", lambda self, run: (followed.append(self), kept(self, run)))
+    followed, made = list[reporter.Ahead](), reporter.Ahead.__init__
+
+    def noted(self: reporter.Ahead, setup: Setup) -> None:
+        followed.append(self)
+        made(self, setup)
+
+    monkeypatch.setattr(reporter.Ahead, "__init__", noted)
 
     def act(call: str, run: Run) -> None:
         if call == "stepped" and run.clock.step == 10 and followed:
@@ -344,12 +358,19 @@ def test_a_growth_finds_on_disk_what_was_compiled_ahead(
         if call == "grew":
             counters.clear()
 
-    spy = Spy(act)
-    overrides = (*WIDER, *GPT, "warmup=cosine_ramp", "widen=random")
-    overrides = (*overrides, "hardware.compile=true", f"hardware.compile_ahead={ahead}")
-    done = train(parts(*overrides), tmp_path / "run", spy)
-    assert len(done.run.events) == 1
-    hits, misses = (counters["inductor"][f"fxgraph_cache_{word}"] for word in ("hit", "miss"))
-    traced = counters["aot_autograd"]["autograd_cache_hit"]
-    assert (hits, misses, traced) == ((4, 0, 2) if ahead else (0, 4, 0))
-    assert any(note.startswith("compiled ahead: 2 graphs") for note in spy.notes) == ahead
+    def counts(*more: str) -> tuple[list[str], list[int]]:
+        spy = Spy(act)
+        common = (*WIDER, *GPT, "warmup=cosine_ramp", "widen=random", "hardware.compile=true")
+        done = train(parts(*common, *more), tmp_path / str(len(more)), spy)
+        assert len(done.run.events) == 1
+        names = ("fxgraph_cache_hit", "fxgraph_cache_miss")
+        found = [counters["inductor"][name] for name in names]
+        return spy.notes, [*found, counters["aot_autograd"]["autograd_cache_hit"]]
+
+    notes, found = counts("hardware.compile_ahead=true")
+    assert found == [4, 0, 2]  # forward and backward, with a ramp and without
+    assert any(note.startswith("compiled ahead: 2 graphs") for note in notes)
+    followed.clear()
+    notes, found = counts("widen.factor=3")
+    assert found == [0, 4, 0]
+    assert not any("compiled ahead" in note for note in notes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,9 +18,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
 
 import torch
 
@@ -52,6 +51,8 @@ class Background:
     def __init__(self, packed: bytes) -> None:
         self._begun, self._graphs = time.perf_counter(), 0
         self._pipe, theirs = Pipe(duplex=False)
+        self._news = select.poll()  # asked at every step, and quicker than the pipe's own
+        self._news.register(self._pipe.fileno(), select.POLLIN)
         with tempfile.TemporaryFile() as order, theirs, _signals_blocked():
             order.write(packed)
             order.seek(0)
@@ -63,13 +64,14 @@ class Background:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=fds,
+                env={**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"},  # no pool of its own
                 start_new_session=True,
             )
 
     def result(self) -> Result | None:
         """What it has come to; None while it works."""
         try:
-            while self._pipe.poll():
+            while self._news.poll(0):
                 self._graphs, done, error = self._pipe.recv()
                 if done:
                     return self._over(error)
@@ -124,10 +126,10 @@ def live(order: int, told: int) -> None:
 
 def _compiled(order: int) -> Iterator[int]:
     """Carry the order out; the graphs so far, again and again."""
-    inductor: Any = import_module("torch._inductor.config")
-    inductor.compile_threads = 1  # no pool of processes; no part of the cache's keys
     with os.fdopen(order, "rb") as file:
         wanted: Order = torch.load(file, weights_only=False)
+    if wanted.device.type == "cuda":
+        torch.cuda.set_device(wanted.device)
     engine = Engine(wanted.device, wanted.settings)
     for _ in compile_all(wanted, engine):
         yield engine.graphs

@@ -78,13 +78,15 @@ class Order:
 def order(run: Run, setup: Setup) -> Order:
     """What `run` will need next; its network is without controls, and nothing changes."""
     engine = setup.engine
-    found = [*_left(run, setup), *_coming(run, setup)]
+    coming = _coming(run, setup) if run.grown_out is None else []
+    found = [*_left(run, setup), *coming]
     frozen = frozen_now(run, setup.train)
     looks = tuple(Look(model, tuple(events), frozen) for model, events in found)
     threads = torch.get_num_threads()  # code for a CPU depends on it
     settings = replace(engine.settings, threads=threads)
     replicated = engine.group.world > 1 and engine.shards is None
-    return Order(looks, _batch(run, setup), setup.warmup, settings, engine.device, replicated)
+    device = run.probe.x.to(engine.device).device  # with its number
+    return Order(looks, _batch(run, setup), setup.warmup, settings, device, replicated)
 
 
 def _empty(run: Run, setup: Setup) -> Run:

@@ -91,7 +91,9 @@ class Ahead:
             self._wanted = pack(found) if found.looks else None
         except Exception as error:
             why = str(error).strip().splitlines()[0][:300] if str(error) else type(error).__name__
-            self._note(run, f"nothing is compiled ahead: what grows next cannot be told now ({why})")
+            self._note(
+                run, f"nothing is compiled ahead: what grows next cannot be told now ({why})"
+            )
 
     def _attempt(self, run: Run, wanted: bytes) -> None:
         try:

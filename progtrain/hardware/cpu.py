@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -34,5 +34,7 @@ class CPU:
         device = torch.device("cpu")
         deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
         rest = (self.threads, self.data_on_device, self.activation_checkpointing)
-        settings = Settings(self.precision, self.compile, deterministic, *rest)
-        return Engine(device, replace(settings, compile_ahead=self.compile_ahead))
+        settings = Settings(
+            self.precision, self.compile, deterministic, *rest, compile_ahead=self.compile_ahead
+        )
+        return Engine(device, settings)

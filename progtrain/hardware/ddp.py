@@ -6,7 +6,7 @@ Experiences on Accelerating Data Parallel Training (2020), arXiv:2006.15704.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from progtrain.hardware.engine import Engine, Settings, check
 from progtrain.hardware.processes import Processes
@@ -40,8 +40,10 @@ class DDP:
         """Join the other processes and set torch's switches."""
         deterministic = self._all().deterministic(self.deterministic)
         rest = (self.threads, self.data_on_device, self.activation_checkpointing, self.sync_norm)
-        settings = Settings(self.precision, self.compile, deterministic, *rest)
-        return self._all().open(replace(settings, compile_ahead=self.compile_ahead))
+        settings = Settings(
+            self.precision, self.compile, deterministic, *rest, compile_ahead=self.compile_ahead
+        )
+        return self._all().open(settings)
 
     def _all(self) -> Processes:
         return Processes(self.devices, self.device, self.timeout)

@@ -7,7 +7,7 @@ arXiv:1910.02054.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -56,8 +56,9 @@ class FSDP:
         """Join the other processes and set torch's switches."""
         deterministic = self._all().deterministic(self.deterministic)
         rest = (self.threads, self.data_on_device, self.activation_checkpointing, self.sync_norm)
-        settings = Settings(self.precision, self.compile, deterministic, *rest)
-        settings = replace(settings, compile_ahead=self.compile_ahead)
+        settings = Settings(
+            self.precision, self.compile, deterministic, *rest, compile_ahead=self.compile_ahead
+        )
         return self._all().open(settings, self._shards)
 
     def _shards(self, device: torch.device, world: int) -> Shards:
