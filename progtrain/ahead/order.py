@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +48,10 @@ class Like:
         return Like(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.requires_grad)
 
     def made(self, device: torch.device) -> Tensor:
-        """Such a tensor, of zeros."""
-        empty: Any = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
-        return empty.zero_().requires_grad_(self.learns)
+        """Such a tensor, of zeros; an expanded one repeats its numbers."""
+        last = sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+        zeros = torch.zeros(max(0, 1 + last), dtype=self.dtype, device=device)
+        return zeros.as_strided(self.shape, self.stride).requires_grad_(self.learns)
 
 
 @dataclass(frozen=True)

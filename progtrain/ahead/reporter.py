@@ -90,10 +90,8 @@ class Ahead:
             found = order(run, self._setup)
             self._wanted = pack(found) if found.looks else None
         except Exception as error:
-            why = str(error).strip().splitlines()[0][:300] if str(error) else type(error).__name__
-            self._note(
-                run, f"nothing is compiled ahead: what grows next cannot be told now ({why})"
-            )
+            why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            self._note(run, f"nothing is compiled ahead: what grows next is not known ({why})")
 
     def _attempt(self, run: Run, wanted: bytes) -> None:
         try:
