@@ -17,21 +17,25 @@ import pytest
 import torch
 from run_kit import Spy, differing, parts, train
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch._dynamo.utils import counters
 from torch._inductor.utils import clear_caches
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
 from progtrain.ahead import reporter
 from progtrain.ahead.background import Background, Result
-from progtrain.ahead.calls import compile_all
+from progtrain.ahead.calls import as_replica, compile_all
 from progtrain.ahead.order import Like, Order, order
 from progtrain.boundary import grow
 from progtrain.curriculum.sight import begin
 from progtrain.errors import SettingError
 from progtrain.growth.controls import Controls
+from progtrain.hardware.blocks import stand_in
 from progtrain.hardware.cpu import CPU
 from progtrain.hardware.ddp import DDP
-from progtrain.run import Run, Stage
+from progtrain.hardware.place import Place
+from progtrain.run import Phase, Run, Stage
 from progtrain.setup import Setup
 from progtrain.start import batches_of, new_run, new_setup
 from progtrain.stepper import Stepper
@@ -129,6 +133,31 @@ def test_every_phase_of_a_growth_is_foreseen(
     assert len(seen) > 1
 
 
+def test_the_next_network_is_foreseen_while_the_last_growth_still_joins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stages = ("growth=schedule", "warmup=cosine_ramp", "widen=random", "deepen=random")
+    run, setup = assembled(*stages, *GPT)
+    seen = set[str]()
+    monkeypatch.setattr(type(setup.engine), "forward", lambda _, kind: noting(kind, seen))
+    stepper = grown(run, setup)
+    stepper.controls.lift()
+    for _ in compile_all(order(run, setup), setup.engine):
+        pass
+    foreseen = set(seen)
+    stepper.renew()
+    while run.events[-1].alive:
+        stepper.step()
+    seen.clear()
+    stepper.step()
+    stepper = grown(run, setup)
+    while run.events[-1].alive:
+        stepper.step()
+    stepper.step()
+    assert seen == foreseen
+    assert len(run.events) == 2
+
+
 def noting(kind: type[nn.Module], seen: set[str]) -> Callable[..., Any]:
     """A forward that notes what a graph of it depends on."""
 
@@ -142,6 +171,57 @@ def noting(kind: type[nn.Module], seen: set[str]) -> Callable[..., Any]:
         return kind.forward(block, *args)
 
     return forward
+
+
+def test_after_a_growth_its_later_phases_come_first(traced: None) -> None:
+    stages = ("growth=schedule", "warmup=cosine_ramp", "widen=random", "deepen=random")
+    run, setup = assembled(*stages, *CNN, "hardware.threads=null")
+    grown(run, setup).controls.lift()
+    found = order(run, setup)
+    sizes = [sum(p.numel() for p in look.model.parameters()) for look in found.looks]
+    assert sizes[0] == run.params and sizes[1] == sizes[2] > run.params
+    phases = [[event.phase for event in look.events] for look in found.looks]
+    over, ramp = Phase.INTEGRATED, Phase.WARMUP
+    assert phases == [[over], [over, ramp], [over, over]]
+    assert found.settings.threads == torch.get_num_threads()
+
+
+def test_graphs_are_cut_as_under_ddp(tmp_path: Path) -> None:
+    cut = list[int]()
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        cut.append(len(inputs))
+        return graph
+
+    def passed(network: nn.Module) -> list[int]:
+        torch.compiler.reset()
+        cut.clear()
+        network(torch.randn(2, 512)).sum().backward()
+        return list(cut)
+
+    block = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512))
+    model = nn.Sequential(block)
+    stand_in(model, lambda kind: torch.compile(kind.forward, backend=backend, dynamic=False))
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        theirs = passed(DistributedDataParallel(model))
+    finally:
+        dist.destroy_process_group()
+    with as_replica(True):
+        assert passed(model) == theirs
+    assert len(theirs) == 2 and len(passed(model)) == 1
+    torch.compiler.reset()
+
+
+def test_of_the_processes_on_a_machine_the_first_compiles_for_all(
+    beside: type[Beside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, setup = assembled(*WIDER)
+    for place, does in ((Place(3, 4, 1, 2), False), (Place(2, 4, 0, 2), True), (None, True)):
+        monkeypatch.setattr(reporter, "here", lambda place=place: place)
+        with reporter.compiling_ahead(run, setup) as followed:
+            assert (followed is not setup) == does
 
 
 class Beside:

@@ -108,7 +108,7 @@ def _compile(call: Call, look: Look, order: Order, engine: Engine) -> None:
     controls = Controls(look.model, look.events, order.warmup, look.frozen, device)
     args, kwargs = tree_map_only(Like, lambda like: like.made(device), (call.args, call.kwargs))
     try:
-        with engine.autocast(), torch.enable_grad(), _replicated(order.replicated):
+        with engine.autocast(), torch.enable_grad(), as_replica(order.replicated):
             made = engine.forward(type(block))(block, *args, **kwargs)
         outputs = [t for t in tree_leaves(made) if isinstance(t, Tensor) and t.requires_grad]
         if outputs:
@@ -129,7 +129,7 @@ def _fill(block: nn.Module) -> None:
 
 
 @contextmanager
-def _replicated(yes: bool) -> Generator[None]:
+def as_replica(yes: bool) -> Generator[None]:
     """Around forward passes that torch shall compile as if they were DDP's."""
     ddp: Any = DistributedDataParallel
     before = ddp._active_ddp_module

@@ -167,7 +167,8 @@ def _grown(run: Run, setup: Setup, stage: Stage, grown_by: Ahead) -> Iterator[Fo
 
 
 def _events(run: Run, after: Run, stage: Stage) -> list[Event]:
-    """The run's events once `stage` has grown, with what ramps must know of it."""
+    """The run's events once `stage` has grown, with what ramps must know of it; growths before it
+    are over by then, but for policies that overlap them."""
     new = after.events[-1]
     edit = new.edit
     event = replace(
@@ -178,4 +179,5 @@ def _events(run: Run, after: Run, stage: Stage) -> list[Event]:
         heads=edit.heads(),
         consolidation=stage.consolidation,
     )
-    return [*(each.moved(edit) for each in run.events), event]
+    before = [replace(e, phase=Phase.INTEGRATED) if e.alive else e for e in run.events]
+    return [*(each.moved(edit) for each in before), event]
