@@ -7,7 +7,8 @@ Each round grows the same network three times: with inductor's cache cold for wh
 network's graphs are there), with it warm, and with it cold and hardware.compile_ahead=true.
 `growth_s` is the transaction, `compile_s` the first step after it less a later one, `hits` and
 `misses` are inductor's for that step, `ask_s` is what the run itself spends on finding out what is
-next; `slower` is a step while the process compiles, in steps that are alone. Medians come last.
+next. The process works and is stopped in turns: `slower` is the time of steps beside it over that
+of steps alone, `ahead_s` what it took without its stops. Medians come last.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,12 @@ from overhead import assemble
 from torch._dynamo.utils import counters
 from torch._inductor.utils import clear_caches
 
-from progtrain.ahead.reporter import Ahead, compiling_ahead
+from progtrain.ahead.reporter import compiling_ahead
 from progtrain.growth.transaction import transact
 from progtrain.run import Stage
 from progtrain.stepper import Stepper
 
-_ALONE = 12  # steps, of which the median counts
+_TURN = 5  # steps
 
 
 def cases(smoke: bool) -> dict[str, list[str]]:
@@ -82,15 +83,19 @@ def grown(overrides: list[str], ahead: bool) -> dict[str, Any]:
     return row
 
 
-def beside(step: Callable[[], None], ahead: Ahead) -> dict[str, Any]:
-    """Train until the process beside it is done, and a little alone."""
-    begun, busy = time.perf_counter(), list[float]()
-    while ahead.busy:
-        busy.append(seconds_of(1, step))
-    took = time.perf_counter() - begun
-    alone = statistics.median(seconds_of(1, step) for _ in range(_ALONE))
-    slower = statistics.median(busy) / alone if busy else float("nan")
-    return {"ahead_s": took, "steps": len(busy), "alone_ms": alone * 1e3, "slower": slower}
+def beside(step: Callable[[], None], follower: Any) -> dict[str, Any]:
+    """Train until the process beside it is done; it works and is stopped in turns."""
+    step()  # starts it
+    group = follower._process._process.pid
+    took, ratios = 0.0, list[float]()
+    while follower.busy:
+        with_it = seconds_of(_TURN, step)
+        took += with_it * _TURN
+        if follower.busy:
+            os.killpg(group, signal.SIGSTOP)
+            ratios.append(with_it / seconds_of(_TURN, step))
+            os.killpg(group, signal.SIGCONT)
+    return {"ahead_s": took, "turns": len(ratios), "slower": statistics.median(ratios)}
 
 
 def main() -> None:

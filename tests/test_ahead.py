@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from run_kit import Spy, differing, parts, train
+from run_kit import Spy, at_step, differing, parts, train
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch._dynamo.utils import counters
@@ -99,7 +99,7 @@ def test_what_is_compiled_ahead_is_all_that_the_growth_needs(
     "overrides",
     [
         (*WIDER, *GPT, "warmup=cosine_ramp"),
-        (*WIDER, *CNN, "warmup=frozen_host"),
+        (*WIDER, *CNN, "warmup=frozen_host", "hardware.precision=bf16"),
         (*DEEPER, *GPT, "warmup=cosine_ramp", "warmup.isolated=true", "deepen=random"),
         (
             *WIDER,
@@ -284,6 +284,15 @@ def test_the_bits_of_a_run_are_the_same(beside: type[Beside], tmp_path: Path) ->
     assert differing(without.spy.digest, ahead.spy.digest) == []
 
 
+def test_a_run_that_fails_takes_the_process_along(beside: type[Beside], tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        train(parts(*COMPILED, *WIDER), tmp_path, at_step(5, fail))
+    assert [each.ended for each in beside.made] == ["at once"]
+
+
 def test_what_cannot_be_foreseen_is_told_and_the_run_goes_on(
     beside: type[Beside], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -298,11 +307,15 @@ def test_what_cannot_be_foreseen_is_told_and_the_run_goes_on(
     assert not beside.made
 
 
-def test_a_policy_that_chooses_by_gradients_is_asked_what_it_would_choose_now() -> None:
+def test_a_policy_that_chooses_by_gradients_is_asked_what_it_would_choose_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     run, setup = assembled("growth=budget", "growth/choice=steepest", "warmup=none", *CNN)
-    numbers, params = torch.get_rng_state(), run.params
-    wanted = setup.growth.upcoming(run)
+    wanted, policy = setup.growth.upcoming(run), type(setup.growth)
     assert isinstance(wanted, Stage)
+    asked: Callable[[Any, Run], Any] = policy.upcoming
+    monkeypatch.setattr(policy, "upcoming", lambda *self: (torch.rand(3), asked(*self))[1])
+    numbers, params = torch.get_rng_state(), run.params
     (look,) = order(run, setup).looks
     assert torch.equal(torch.get_rng_state(), numbers)
     assert look.events[-1].stage == wanted.name
@@ -401,7 +414,7 @@ def test_it_ends_when_the_run_is_killed() -> None:
 def test_a_process_that_fails_tells_why_in_one_line() -> None:
     found = come_of(Background(b"no order"))
     assert found.failed and "\n" not in found.ended
-    assert "what is missing compiles at the growth" in found.ended
+    assert "Error: " in found.ended and "what is missing compiles at the growth" in found.ended
     lost = Background(packed(Sleeps()))
     lost._process.kill()
     assert "ended with code -9" in come_of(lost).ended

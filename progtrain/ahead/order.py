@@ -78,7 +78,8 @@ class Order:
 def order(run: Run, setup: Setup) -> Order:
     """What `run` will need next; its network is without controls, and nothing changes."""
     engine = setup.engine
-    coming = _coming(run, setup) if run.grown_out is None else []
+    with undisturbed(setup):
+        coming = _coming(run, setup) if run.grown_out is None else []
     found = [*_left(run, setup), *coming]
     frozen = frozen_now(run, setup.train)
     looks = tuple(Look(model, tuple(events), frozen) for model, events in found)
@@ -128,9 +129,8 @@ def _coming(run: Run, setup: Setup) -> list[Found]:
         return list(_upcoming(_empty(run, setup), setup, by_shape))
     except (GrowthError, NotImplementedError, RuntimeError):
         model, events, memory = copy.deepcopy(run.model), list(run.events), dict(run.memory)
-        with undisturbed(setup):
-            ahead = replace(run, model=model, events=events, memory=memory)
-            return list(_upcoming(ahead, setup, with_values))
+        ahead = replace(run, model=model, events=events, memory=memory)
+        return list(_upcoming(ahead, setup, with_values))
 
 
 def _upcoming(run: Run, setup: Setup, grown_by: Ahead) -> Iterator[Found]:
