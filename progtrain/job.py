@@ -73,7 +73,7 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
         if parts.task == "plan":
             _foresee(parts, engine, batches, run, directory)
             return float("nan")
-        around = Around(directory, Anew(parts, batches, saved))
+        around = Around(directory, Anew(parts, batches, saved, directory))
         reason = _trained(run, parts, engine, batches, saved, around, signals)
         if parts.report.page and group.first:
             leave(directory)

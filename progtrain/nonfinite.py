@@ -20,6 +20,7 @@ from torch import Tensor
 from progtrain.clock import Moment
 from progtrain.curriculum.seen import drawn
 from progtrain.errors import DivergedError
+from progtrain.hardware.engine import Engine
 from progtrain.hardware.shards import local
 from progtrain.run import Json, Run
 from progtrain.setup import Setup
@@ -131,9 +132,10 @@ def refuse(run: Run, setup: Setup, metrics: Mapping[str, float]) -> None:
     setup.reporter.found(run, "nonfinite", text, None)
 
 
-def finite_weights(run: Run) -> bool:
-    """Whether every parameter is finite; waits for the device."""
-    return not bool(nonfinite([local(p.detach()) for p in run.optimizer.parameters.values()]))
+def finite_weights(run: Run, engine: Engine) -> bool:
+    """Whether every parameter is finite, in the shards of all processes; waits for the device."""
+    found = nonfinite([local(p.detach()) for p in run.optimizer.parameters.values()])
+    return not bool(found if engine.shards is None else engine.group.reduced(found, "max"))
 
 
 def told(run: Run, taken: Taken) -> str:
@@ -165,7 +167,7 @@ def facts(run: Run, setup: Setup, taken: Taken) -> dict[str, Json]:
         "steps_since_growth": taken.step - past[-1].moment.step if past else None,
         "learning_rate": taken.rate,
         "loss": repr(float(taken.loss)),
-        "weights_finite": finite_weights(run),
+        "weights_finite": finite_weights(run, setup.engine),
         # those of the last step; on a GPU it may be a later one
         "gradients_not_finite": bad if taken.withheld is True else None,
         "batch": index.tolist(),

@@ -116,7 +116,7 @@ class Stepper:
         """Let everything follow from the steps so far that the device had kept to itself."""
         self.guard.read()
         rollback = self.setup.nonfinite.policy == "rollback"
-        if rollback and not self.guard.wanted and not finite_weights(self.run):
+        if rollback and not self.guard.wanted and not finite_weights(self.run, self.setup.engine):
             self.guard.wanted = f"Weights are not finite at step {self.run.clock.step:,}."
         if self.guard.wanted:
             self._go_back()

@@ -21,7 +21,7 @@ from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
 from progtrain.transfer.teachers import answer
-from progtrain.withheld import Statistics, Withheld, nonfinite, undone_where
+from progtrain.withheld import Statistics, Withheld, nonfinite, reading_is_free, undone_where
 
 
 def learning_rate(run: Run, setup: Setup) -> float:
@@ -111,8 +111,8 @@ def _withheld(run: Run, setup: Setup, loss: Tensor) -> Withheld:
     place = gradients[0].device if gradients else loss.device  # they may wait in the CPU's memory
     found = nonfinite([*gradients, loss.to(place)])
     if engine.shards is not None:  # each process has looked at its shards
-        return bool(engine.group.reduced(found, "max"))
-    if engine.device.type == "cpu":
+        found = engine.group.reduced(found, "max")
+    if reading_is_free(found):
         return bool(found)
     before, ends = run.withheld, setup.nonfinite.policy == "raise"  # then nothing comes after it
     return torch.maximum(found, before) if ends and isinstance(before, Tensor) else found

@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from progtrain.hardware.shards import local
+
 Withheld = bool | Tensor  # known, or 1.0 or 0.0 on the device
 
 # torch has no public names for operations on many tensors at once
@@ -97,6 +99,11 @@ def _one(device: torch.device) -> Tensor:
     return torch.ones((), device=device)
 
 
+def reading_is_free(flag: Tensor) -> bool:
+    """Whether to know a flag waits for no device."""
+    return flag.device.type == "cpu"
+
+
 def step_unless(optimizer: torch.optim.Optimizer, withheld: Tensor) -> None:
     """One step of `optimizer`, of which nothing stays where `withheld` is 1.
 
@@ -119,7 +126,7 @@ def step_unless(optimizer: torch.optim.Optimizer, withheld: Tensor) -> None:
             optimizer.step()
         return
     tensors = [t for state in states if state for t in state.values() if isinstance(t, Tensor)]
-    with undone_where(withheld, [*(p.detach() for p in stepping), *tensors]):
+    with undone_where(withheld, [local(t.detach()) for t in (*stepping, *tensors)]):
         optimizer.step()
 
 

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from progtrain import cli
+from progtrain.command_line import spawn
 from progtrain.command_line.ranks import attempt
 from progtrain.errors import DivergedError, EnvironmentProblem, Interrupted, SettingError
+from progtrain.hardware import devices
 from progtrain.hardware.ddp import DDP
 from progtrain.hardware.engine import Engine, Settings
 from progtrain.hardware.fsdp import FSDP
@@ -169,8 +171,6 @@ def test_an_error_is_the_same_in_another_process(error: Exception) -> None:
 
 
 def test_jobs_at_once_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    from progtrain.hardware import devices
-
     taken: list[int] = []
     monkeypatch.setattr(devices, "gpus", lambda: 2)
     monkeypatch.setattr("torch.cuda.set_device", taken.append)
@@ -180,6 +180,23 @@ def test_jobs_at_once_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("torch.cuda.get_device_name", lambda number: f"card {number}")
     with pytest.raises(EnvironmentProblem, match=r"hardware.index=2.*0 \(card 0\), 1 \(card 1\)"):
         devices.gpu(2)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "blocks"),
+    [(None, 2, ["0,1", "2,3", "0,1"]), ("4,5,6,7", 2, ["4,5", "6,7", "4,5"]),
+     ("GPU-a,GPU-b,GPU-c,GPU-d", 3, ["GPU-a,GPU-b,GPU-c"] * 3), (None, 1, ["0", "1", "2"])],
+)  # fmt: skip
+def test_jobs_at_once_of_several_processes_take_blocks_of_gpus_in_turn(
+    visible: str | None, count: int, blocks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "gpus", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    seen = [spawn._environment(0, count, 1, turn).get("CUDA_VISIBLE_DEVICES") for turn in range(3)]  # pyright: ignore[reportPrivateUsage]
+    assert seen == blocks
+    assert "CUDA_VISIBLE_DEVICES" not in spawn._environment(0, count, 1, None)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_where_a_network_in_shards_is_whole() -> None:

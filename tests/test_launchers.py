@@ -136,3 +136,14 @@ def test_jobs_of_submitit_end_in_the_table(tmp_path: Path) -> None:
                 "seed=0,1")  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert [row["status"] for row in table(tmp_path / "a")] == ["done", "done"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_at_once_may_each_be_several_processes(launcher: str, tmp_path: Path) -> None:
+    own = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else ["hydra.launcher.timeout_min=5"]
+    ran = swept(tmp_path / "a", f"hydra/launcher={launcher}", *own, "seed=0,1",
+                "hardware=ddp", "hardware.devices=2", "hardware.device=cpu")  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert [row["status"] for row in table(tmp_path / "a")] == ["done", "done"]
+    assert "2 processes" in ran.stdout or launcher != "joblib"

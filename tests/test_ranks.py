@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,11 +18,14 @@ from ranks_kit import Ranks, group, ranks, values
 from run_kit import Spy, parts, train
 from test_nonfinite import nan_in_the_data
 
-from progtrain import boundary, evaluation, job
+from progtrain import boundary, evaluation, job, steps
+from progtrain.debug import determinism
+from progtrain.errors import FoundError
 from progtrain.evaluation import evaluate_network
 from progtrain.growth.schedule import Schedule
 from progtrain.hardware import replicas
 from progtrain.machine import Machine
+from progtrain.nonfinite import finite_weights
 from progtrain.run import Run, StopReason
 
 # SGD: under Adam a bias before a norm, whose gradient is rounding alone, moves by whole steps
@@ -51,6 +55,7 @@ def trained(
     history = [observation.metrics for observation in spy.run.history]
     grown = [event.stage for event in spy.run.events]
     found = {"losses": spy.losses, "digest": spy.digest, "grown": grown, "history": history}
+    found["memory"] = dict(spy.run.memory)
     found["undone"] = [event.undone for event in spy.run.events]
     return {**found, "notes": spy.notes, "clock": spy.run.clock.now}
 
@@ -270,6 +275,81 @@ def test_what_has_grown_is_equal_to_the_bit(shards: bool, tmp_path: Path) -> Non
     told = values(2, transacting, strayed, GROWN, tmp_path / "two", shards)
     alike(told)
     close(told[0], trained(GROWN, tmp_path / "one"))
+
+
+def withholding(
+    overrides: tuple[str, ...], directory: Path, fused: bool, reads: bool
+) -> dict[str, Any]:
+    """A run in shards with or without a look at the flags of its steps. Inputs of steps 10 and 18
+    are not numbers, and in step 5 one rank alone finds a gradient that is not finite."""
+    usual, look, seen = torch.optim.AdamW, steps.nonfinite, count(1)
+
+    def adam(*given: Any, **named: Any) -> torch.optim.Optimizer:
+        return usual(*given, **(named | {"fused": fused}))
+
+    def looked(tensors: list[torch.Tensor]) -> torch.Tensor:
+        return look(tensors) + float(next(seen) == 5 and os.environ["RANK"] == "1")
+
+    with (
+        mock.patch.object(steps, "nonfinite", looked),
+        mock.patch.object(steps, "reading_is_free", lambda _: reads),
+        mock.patch.object(torch.optim, "AdamW", adam),
+    ):
+        return disturbed(overrides, directory, True)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fused"), [("sgd", False), ("adamw", False), ("adamw", True)]
+)
+def test_in_shards_a_step_is_withheld_without_waiting_for_the_device(
+    optimizer: str, fused: bool, tmp_path: Path
+) -> None:
+    settings = (*GROWN, f"optimizer={optimizer}", "nonfinite.policy=skip")
+    read = values(2, withholding, settings, tmp_path / "read", fused, True)
+    told = values(2, withholding, settings, tmp_path / "told", fused, False)
+    for found in (*read, *told):
+        assert found["memory"]["nonfinite/skipped"] == 3
+        del found["digest"]["memory"]  # the order of its words
+        found["clock"] = replace(found["clock"], seconds=0.0)
+    alike([*read, *told])
+    assert len(told[0]["grown"]) == 2
+
+
+def twice(directory: Path, shards: bool, found: str) -> str:
+    """What is said of a run that is made twice; `found` is what rank 1 alone finds different."""
+    compared = determinism.compared
+
+    def seen(*given: Any) -> str:
+        return found if os.environ["RANK"] == "1" else compared(*given)
+
+    settings = (*GROWN, "debug=determinism")
+    with mock.patch.object(determinism, "compared", seen if found else compared):
+        try:
+            trained(settings, directory, False, shards)
+        except FoundError as error:
+            return str(error)
+    return (directory / "debug.txt").read_text()
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["replicas", "shards"])
+def test_a_run_of_two_processes_is_held_against_itself(shards: bool, tmp_path: Path) -> None:
+    told = values(2, twice, tmp_path / "a", shards, "")
+    assert told[0] == told[1] and "20 steps and 2 growths are equal in every bit" in told[0]
+    assert "stored and resumed at step 10" in told[0]
+    assert values(2, twice, tmp_path / "b", shards, "no") == ["no", "no"]
+
+
+def finite(bad: bool) -> bool:
+    engine = Ranks(True).open()
+    weight = torch.tensor(float("nan") if bad and engine.group.rank == 1 else 1.0)
+    run: Any = mock.Mock()
+    run.optimizer.parameters = {"weight": torch.nn.Parameter(weight)}
+    return finite_weights(run, engine)
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_all_processes_know_of_weights_that_are_not_finite_in_one_shard(bad: bool) -> None:
+    assert values(2, finite, bad) == [not bad, not bad]
 
 
 def counted(samples: int) -> dict[str, float]:

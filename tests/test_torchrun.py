@@ -28,7 +28,7 @@ from progtrain import cli
 from progtrain.command_line import launched, preflight
 from progtrain.command_line.ranks import others_gone
 from progtrain.errors import ConfigError, EnvironmentProblem
-from progtrain.hardware import interface, meeting, rounds
+from progtrain.hardware import interface, meeting, place, rounds
 from progtrain.hardware.ddp import DDP
 from progtrain.hardware.meeting import connect, here, meet, roll_call
 from progtrain.hardware.place import NAMES, Place
@@ -402,3 +402,30 @@ def test_a_port_that_is_taken_is_told(
             monkeypatch.setenv(name, value)
         assert cli.run(["--version"]) == 5
     assert f"MASTER_PORT={port} for rank 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [({"TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}, 4),
+     ({"TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "3"}, None),
+     ({"OMP_NUM_THREADS": "1"}, None)],
+    ids=["unasked", "asked", "not torchrun"],
+)  # fmt: skip
+def test_what_torchrun_sets_unasked_leaves_no_core_idle(
+    environment: dict[str, str], threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(place, "cpus", lambda: 9)
+    assert place.share_of_cores(Place(0, 4, 0, 2)) == threads
+
+
+def test_one_that_waits_for_rank_0_says_nothing_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    with pytest.raises(EnvironmentProblem, match=r"No store at MASTER_ADDR=127\.0\.0\.1 .*refused"):
+        meet(1, 1.5)
+    assert not capfd.readouterr().err

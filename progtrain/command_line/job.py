@@ -106,31 +106,31 @@ def _train(config: DictConfig, many: bool) -> float:
 
 def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float:
     from progtrain import build
+    from progtrain.hardware.devices import take_turn
     from progtrain.job import train_job
 
-    _take_turn()
+    turn = _turn()
     parts = build.build(config)
     if parts.task == "plan":
         return train_job(parts, directory, lock)
     count = preflight.processes(parts.hardware, parts.train.batch_size)
     told.write_config(parts.config, directory)
     if count > 1 and here() is None:
-        return spawn.run(Work.of(config, directory), count, lock)
+        return spawn.run(Work.of(config, directory), count, lock, turn)
+    if turn is not None:
+        take_turn(turn)
     if launched.leads():
         launched.hand_over(Work.of(config, directory))
     with others_gone(directory):
         return train_job(parts, directory, lock)
 
 
-def _take_turn() -> None:
-    """Where jobs run at once on one machine, each makes the next GPU its current one."""
+def _turn() -> int | None:
+    """Where jobs run at once on one machine: which of them this is, for its share of the GPUs."""
     hydra = HydraConfig.get()
     launcher = hydra.launcher
     at_once = str(launcher._target_).endswith(".JoblibLauncher") and launcher.get("n_jobs") != 1
-    if hydra.mode == RunMode.MULTIRUN and at_once:
-        from progtrain.hardware.devices import take_turn
-
-        take_turn(int(hydra.job.num))
+    return int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN and at_once else None
 
 
 def _release(config: DictConfig) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from progtrain.checkpoint.lock import RunLock
 from progtrain.errors import EnvironmentProblem, Interrupted, ProgtrainError, SettingError
@@ -37,7 +37,9 @@ class Work:
     @staticmethod
     def of(config: DictConfig, directory: Path) -> Work:
         """The present job; `${hydra:…}` in it leads somewhere in the other process too."""
-        return Work(config, HydraConfig.instance().cfg, directory.absolute())
+        # as plain data: a launcher's own classes may not be those that another process imports
+        told = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
+        return Work(config, told, directory.absolute())
 
     def train(self, lock: RunLock | None) -> float:
         """Take part in the job; the metric. The caller has stored the settings."""

@@ -17,7 +17,14 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process, resource_tracker
+from multiprocessing import (
+    active_children,
+    get_context,
+    get_start_method,
+    parent_process,
+    resource_tracker,
+    set_start_method,
+)
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -38,8 +45,9 @@ class _Seat:
     errors: Path  # what it says to stderr, unless it is the first
 
 
-def run(work: Work, count: int, held: RunLock | None) -> float:
-    """Do the job in `count` processes of this machine; the metric.
+def run(work: Work, count: int, held: RunLock | None, turn: int | None = None) -> float:
+    """Do the job in `count` processes of this machine; the metric. `turn`: which it is of jobs that
+    run at once and share the GPUs; None: it has them all.
 
     Raises what a rank has raised, `EnvironmentProblem` where one has died, `Ended` where a signal
     has ended the job at once.
@@ -49,12 +57,12 @@ def run(work: Work, count: int, held: RunLock | None) -> float:
         sys.stdout.flush()
         sys.stderr.flush()
         seats = [
-            _Seat(_environment(rank, count, port), rank, Path(folder) / f"rank{rank}")
+            _Seat(_environment(rank, count, port, turn), rank, Path(folder) / f"rank{rank}")
             for rank in range(count)
         ]
         ranks = list[Supervised]()
         try:
-            with _held_back():
+            with _held_back(), _started_plainly():
                 for seat in seats:
                     ranks.append(_started(work, seat, lock))
             return supervise(ranks, work.directory)
@@ -80,10 +88,12 @@ def _store() -> Generator[int]:
     del store
 
 
-def _environment(rank: int, count: int, port: int) -> dict[str, str]:
-    """What torchrun would tell it, its share of the cores, and an interface that is always there
-    (gloo would look its host's name up)."""
+def _environment(rank: int, count: int, port: int, turn: int | None) -> dict[str, str]:
+    """What torchrun would tell it, its share of the cores and of the GPUs, and an interface that is
+    always there (gloo would look its host's name up)."""
     import torch
+
+    from progtrain.hardware.devices import block
 
     names = {
         "RANK": str(rank),
@@ -95,6 +105,8 @@ def _environment(rank: int, count: int, port: int) -> dict[str, str]:
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)),
     }
+    if turn is not None and (visible := block(turn, count)) is not None:
+        names["CUDA_VISIBLE_DEVICES"] = visible
     loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     if loopback:
         names["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", loopback[0])
@@ -110,6 +122,18 @@ def _held_back() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WANTED)
+
+
+@contextmanager
+def _started_plainly() -> Generator[None]:
+    """A process of joblib's tells those that it starts to begin in joblib's own way, which they do
+    not know yet."""
+    before = get_start_method(allow_none=True)
+    set_start_method("spawn", force=True)
+    try:
+        yield
+    finally:
+        set_start_method(before, force=True)
 
 
 def _started(work: Work, seat: _Seat, lock: RunLock) -> Supervised:

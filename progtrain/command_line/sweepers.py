@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from omegaconf import DictConfig, OmegaConf
 
+from progtrain.hardware.place import cpus
 from progtrain.metrics import smaller_is_better
 
 _BEST = {"max": "maximize", "min": "minimize"}
@@ -51,11 +51,6 @@ def warnings(config: DictConfig) -> Iterator[str]:
             "hydra/launcher=submitit_local starts all jobs at once, each with a thread for every"
             " core. Set hardware.threads, such as hardware.threads=1."
         )
-
-
-def cpus() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is(config: DictConfig, part: str, name: str) -> bool:

@@ -48,3 +48,15 @@ def take_turn(number: int) -> None:
     """Make the GPU current that falls to job `number` where each job takes the next one."""
     if gpus() > 0:
         torch.cuda.set_device(number % gpus())
+
+
+def block(turn: int, count: int) -> str | None:
+    """CUDA_VISIBLE_DEVICES of job `turn` where each job takes the next `count` GPUs, as far as they
+    are enough for several; None where there is no GPU."""
+    total = gpus()
+    if total == 0:
+        return None
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = told.split(",")[:total] if told else [str(number) for number in range(total)]
+    first = turn % max(1, total // count) * count
+    return ",".join(names[first : first + count])

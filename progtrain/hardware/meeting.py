@@ -8,6 +8,7 @@ short one of many, so that Ctrl-C ends it, and so does whoever ends processes wh
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -50,6 +51,8 @@ def _connected(address: str, port: int, rank: int, seconds: float) -> Store:
     end = time.monotonic() + seconds
     while True:
         try:
+            if not host:  # torch would tell everybody that it waits
+                socket.create_connection((address, port), _ATTEMPT).close()
             store = TCPStore(
                 address,
                 port,
@@ -57,7 +60,7 @@ def _connected(address: str, port: int, rank: int, seconds: float) -> Store:
                 wait_for_workers=False,
                 timeout=timedelta(seconds=_ATTEMPT),
             )
-        except RuntimeError as error:  # nobody is there yet, or somebody else
+        except (OSError, RuntimeError) as error:  # nobody is there yet, or somebody else
             if host or time.monotonic() > end:
                 raise EnvironmentProblem(
                     f"No store at MASTER_ADDR={address} MASTER_PORT={port} for rank {rank}:"

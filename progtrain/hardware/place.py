@@ -46,6 +46,19 @@ def among_several() -> Place | None:
     return place if place is not None and place.world > 1 else None
 
 
+def cpus() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_of_cores(place: Place) -> int | None:
+    """Threads of a process that torchrun has started: it tells each to use one where nobody says
+    otherwise, and a growth in the CPU's memory would take minutes. None: as the environment says.
+    """
+    told = os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("OMP_NUM_THREADS") == "1"
+    return max(1, cpus() // place.local_world) if told else None
+
+
 def refuse_halves() -> None:
     """Raise `EnvironmentProblem` where some of the names are set and others are not."""
     missing = [name for name in NAMES if not os.environ.get(name)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,7 +11,7 @@ from progtrain.errors import ConfigError, EnvironmentProblem, require
 from progtrain.hardware.devices import KINDS, gpus, listed, require_gpu
 from progtrain.hardware.engine import Engine, Settings, check_precision
 from progtrain.hardware.group import joined
-from progtrain.hardware.place import Place, here, refuse_halves
+from progtrain.hardware.place import Place, here, refuse_halves, share_of_cores
 from progtrain.hardware.shards import Shards
 
 _ON_CPU = 2  # processes where devices=null and there is no GPU
@@ -75,6 +75,7 @@ class Processes:
             return Engine(torch.device(kind), settings)
         device = torch.device(kind, place.local) if kind == "cuda" else torch.device(kind)
         group = joined(kind, self.timeout)
+        settings = replace(settings, threads=settings.threads or share_of_cores(place))
         return Engine(device, settings, group, shards and shards(device, group.world))
 
     def deterministic(self, asked: bool | None) -> bool:

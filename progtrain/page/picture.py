@@ -18,7 +18,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 2)), (0, (6, 2, 1, 2)), (0
 _MARKERS = ("o", "s", "D", "^", "P", "v")
 _MUTED = "#5b6470"
 _DPI = 150
-_SMALL, _LARGE = 8, 11  # points: ticks and legend; the title
+_SMALL, _LABEL, _LARGE = 8, 10, 11  # points: ticks and legend; of an axis; the title
 _MEASURED = 8  # of the texts in a column, the longest
 _SLANT = 35  # degrees, of the names of columns
 _PLAIN = {"pil_kwargs": {"compress_level": 3}}  # a tenth larger than by level 6, in half the time
@@ -68,8 +68,8 @@ def save_heat(heat: Heat, path: Path) -> None:
     axes.set_xticks(range(len(columns)), columns, **slanted)
     rows = [plain(cut(name, 30)) for name in heat.rows]
     axes.set_yticks(range(len(rows)), rows, fontsize=_SMALL)
-    axes.set_xlabel(plain(heat.across), color=_MUTED)
-    axes.set_ylabel(plain(heat.down), color=_MUTED)
+    axes.set_xlabel(plain(heat.across), color=_MUTED, fontsize=_LABEL)
+    axes.set_ylabel(plain(heat.down), color=_MUTED, fontsize=_LABEL)
     size = 0.5 + 0.8 * len(columns), 0.3 + 0.34 * len(rows)
     long = _widest(drawing, columns)
     left = max(_widest(drawing, rows), long * math.cos(math.radians(_SLANT)) - 0.6)
@@ -108,7 +108,9 @@ def _widest(drawing: Any, texts: Sequence[str], points: int = _SMALL) -> float:
 
 def _store(drawing: Any, axes: Any, size: tuple[float, float], around: _Around, path: Path) -> None:
     """Draw it with axes of `size` inches, and room for what is around them."""
-    wide, high = size
+    labels = [[axis.get_label_text()] for axis in (axes.xaxis, axes.yaxis)]
+    # no axis is shorter than what is written along it
+    wide, high = (max(a, _widest(drawing, b, _LABEL)) for a, b in zip(size, labels, strict=True))
     title = plain(cut(around.title, 90))
     left, below = 0.2 + around.left, 0.17 + around.below
     right = max(0.35, around.right, _widest(drawing, [title], _LARGE) - wide + 0.1)
@@ -191,6 +193,6 @@ def _axis(axis: Any, told: Axis, scale: Scale, count: int) -> list[str]:
         values = ticks(scale, count)
         written = texts(values, told.unit, scale.log)
         axis.set_ticks(values, labels=written)
-    axis.set_label_text(plain(told.label), color=_MUTED)
+    axis.set_label_text(plain(told.label), color=_MUTED, fontsize=_LABEL)
     axis.set_tick_params(labelsize=_SMALL)
     return written
