@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from progtrain.ahead.reporter import compiling_ahead
 from progtrain.best import ranked
 from progtrain.build import Parts
 from progtrain.checkpoint.best import BEST, write_best
@@ -132,7 +133,8 @@ def _trained(
         for line in (*notes, *odd):
             reports.noted(run, line)
         try:
-            return parts.debug.drive(Machine(run, setup), around)
+            with compiling_ahead(run, setup) as setup:
+                return parts.debug.drive(Machine(run, setup), around)
         except DivergedError as error:
             raise diverged(directory, error) from error
 
