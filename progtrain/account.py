@@ -20,9 +20,10 @@ LOST = "lost"  # all that was charged between a state and the return to it
 UNTOLD = "untold"  # of a checkpoint that was stored before there was an account
 EVALUATION, STORING = "evaluation", "storing"  # not charged
 RECOMPUTATION = "recomputation"  # second forwards of activation checkpointing; not charged
+AHEAD = "ahead"  # seconds of a process beside the run that compiles for its growths; not charged
 
 CHARGED = (TRAINING, GROWTH, TEACHERS, MONITORS, SCORES, LOST)
-UNCHARGED = (EVALUATION, STORING, RECOMPUTATION)
+UNCHARGED = (EVALUATION, STORING, RECOMPUTATION, AHEAD)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from progtrain.ahead.reporter import compiling_ahead
 from progtrain.best import ranked
 from progtrain.build import Parts
 from progtrain.checkpoint.best import BEST, write_best
@@ -72,7 +73,7 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
         if parts.task == "plan":
             _foresee(parts, engine, batches, run, directory)
             return float("nan")
-        around = Around(directory, Anew(parts, batches, saved))
+        around = Around(directory, Anew(parts, batches, saved, directory))
         reason = _trained(run, parts, engine, batches, saved, around, signals)
         if parts.report.page and group.first:
             leave(directory)
@@ -132,7 +133,8 @@ def _trained(
         for line in (*notes, *odd):
             reports.noted(run, line)
         try:
-            return parts.debug.drive(Machine(run, setup), around)
+            with compiling_ahead(run, setup) as setup:
+                return parts.debug.drive(Machine(run, setup), around)
         except DivergedError as error:
             raise diverged(directory, error) from error
 

@@ -19,6 +19,8 @@ from run_kit import Spy, parts, train
 from test_nonfinite import nan_in_the_data
 
 from progtrain import boundary, evaluation, job, steps
+from progtrain.debug import determinism
+from progtrain.errors import FoundError
 from progtrain.evaluation import evaluate_network
 from progtrain.growth.schedule import Schedule
 from progtrain.hardware import replicas
@@ -318,6 +320,30 @@ def test_in_shards_a_step_is_withheld_without_waiting_for_the_device(
         found["clock"] = replace(found["clock"], seconds=0.0)
     alike([*read, *told])
     assert len(told[0]["grown"]) == 2
+
+
+def twice(directory: Path, shards: bool, found: str) -> str:
+    """What is said of a run that is made twice; `found` is what rank 1 alone finds different."""
+    compared = determinism.compared
+
+    def seen(*given: Any) -> str:
+        return found if os.environ["RANK"] == "1" else compared(*given)
+
+    settings = (*GROWN, "debug=determinism")
+    with mock.patch.object(determinism, "compared", seen if found else compared):
+        try:
+            trained(settings, directory, False, shards)
+        except FoundError as error:
+            return str(error)
+    return (directory / "debug.txt").read_text()
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["replicas", "shards"])
+def test_a_run_of_two_processes_is_held_against_itself(shards: bool, tmp_path: Path) -> None:
+    told = values(2, twice, tmp_path / "a", shards, "")
+    assert told[0] == told[1] and "20 steps and 2 growths are equal in every bit" in told[0]
+    assert "stored and resumed at step 10" in told[0]
+    assert values(2, twice, tmp_path / "b", shards, "no") == ["no", "no"]
 
 
 def finite(bad: bool) -> bool:

@@ -53,8 +53,8 @@ class Determinism(NoDebug):
             if machine.run.stopped in _NO_TWIN:
                 break
             second.move()
-            found = compared(first, second, state)
-            if found:
+            seen = machine.setup.engine.group.gathered(compared(first, second, state))
+            if found := next(filter(None, seen), ""):  # in shards, of one process perhaps
                 around.problem = found + ("" if resumed is None else _past(resumed))
                 return first.stop(StopReason.DEBUGGED)
         reason = first.stop()
@@ -102,7 +102,9 @@ def compared(first: Turns, second: Turns, state: State) -> str:
             f"Two runs from one start part {where}: what comes next is {ways}. Lengths and limits"
             " in seconds cannot be repeated; use steps, epochs, samples or flops."
         )
-    found = difference(first.machine, second.machine) if state is not State.DECIDE else None
+    if state is State.DECIDE:
+        return ""
+    found = difference(first.machine, second.machine, stepped=state is State.STEP)
     if found is None:
         return ""
     return f"Two runs from one start differ {where}: {found}"

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
+from progtrain.hardware.shards import local, stored
 from progtrain.machine import Machine
 
 # What is compared, in the order in which a step makes it, and what a first difference there says.
@@ -24,9 +26,13 @@ _SAYS = {
 }
 
 
-def difference(one: Machine, other: Machine) -> str | None:
-    """The first difference of two runs in words; None where every bit is equal."""
-    mine, theirs = dict(tensors(one)), dict(tensors(other))
+def difference(one: Machine, other: Machine, stepped: bool = True) -> str | None:
+    """The first difference of two runs in words; None where every bit is equal. Gradients belong to
+    a step: a run in shards that is stored after it has none."""
+    mine, theirs = (
+        {key: t for key, t in tensors(each) if stepped or key[0] != "gradient"}
+        for each in (one, other)
+    )
     for kind, name in [*mine, *(key for key in theirs if key not in mine)]:
         a, b = mine.get((kind, name)), theirs.get((kind, name))
         if a is None or b is None or a.shape != b.shape:
@@ -41,18 +47,26 @@ def difference(one: Machine, other: Machine) -> str | None:
 
 
 def tensors(machine: Machine) -> Iterator[tuple[tuple[str, str], Tensor]]:
-    """Everything that two equal runs share, by kind and name."""
+    """Everything that two equal runs share, by kind and name; of shards those of this process."""
+    if isinstance(machine.run.model, FSDPModule):
+        machine.run.model.reshard()  # after an evaluation it still has what came together
+    for key, tensor in _tensors(machine):
+        yield key, local(tensor)
+
+
+def _tensors(machine: Machine) -> Iterator[tuple[tuple[str, str], Tensor]]:
     run, model = machine.run, machine.run.model
     yield ("loss", "of the step"), machine.stepper.loss
-    for name, parameter in model.named_parameters():
+    parameters = run.optimizer.parameters
+    for name, parameter in parameters.items():
         if parameter.grad is not None:
             yield ("gradient", name), parameter.grad
-    yield from ((("weight", name), each.detach()) for name, each in model.named_parameters())
+    yield from ((("weight", name), each.detach()) for name, each in parameters.items())
     yield from ((("buffer", name), each) for name, each in model.named_buffers())
-    for name in run.optimizer.parameters:
+    for name in parameters:
         for key, value in run.optimizer.state_of(name).items():
             yield ("optimizer state", f"{name}/{key}"), value
-    for name, each in run.average.state_dict().items() if run.average is not None else ():
+    for name, each in stored(run.average).items() if run.average is not None else ():
         yield ("average", name), each
     last: Mapping[str, float] = run.history[-1].metrics if run.history else {}
     for name, value in last.items():

@@ -34,13 +34,14 @@ class Controls:
         events: Sequence[Event],
         warmup: Warmup,
         frozen: Sequence[str] = (),  # patterns of parameters that do not train
+        device: torch.device | None = None,  # of what computes; None: where the network begins
     ) -> None:
         self._model, self._all = model, events
         self._events = [event for event in events if event.phase in WARMING]
         self._alphas: dict[int, Tensor] = {}
         self._masks: dict[tuple[object, ...], list[tuple[str, Tensor]]] = {}
         self._handles: list[RemovableHandle] = []
-        device = next(model.parameters()).device
+        device = device or next(model.parameters()).device
         for event in self._events if warmup.blends else []:
             alpha = torch.tensor(event.alpha, device=device)
             self._alphas[event.index] = alpha
@@ -153,8 +154,9 @@ class _Slowed:
 
 
 def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
-    """Which entries are new; never in shards."""
-    mask = torch.zeros(shape_of(tensor), dtype=torch.bool, device=tensor.device)
+    """Which entries are new; never in shards, and known of a tensor without values as well."""
+    device = torch.device("cpu") if tensor.is_meta else tensor.device
+    mask = torch.zeros(shape_of(tensor), dtype=torch.bool, device=device)
     for event in events:
         if name.startswith(new_modules(event)):
             mask.fill_(True)

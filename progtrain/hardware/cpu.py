@@ -16,13 +16,14 @@ class CPU:
 
     precision: str = "fp32"  # fp32, tf32, bf16, fp16
     compile: bool | str = False  # or default (true), reduce-overhead, max-autotune
+    compile_ahead: bool = False  # the next network's graphs in the background (ahead/)
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads; null: torch's choice
     data_on_device: bool = True
     activation_checkpointing: bool = False  # compute within blocks again for the backward pass
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads, self.compile, self.activation_checkpointing)
+        check(self)
 
     def processes(self) -> int:
         """One; raises `EnvironmentProblem` where the device or its precision is not there."""
@@ -37,4 +38,7 @@ class CPU:
         device = torch.device("cpu")
         deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
         rest = (self.threads, self.data_on_device, self.activation_checkpointing)
-        return Engine(device, Settings(self.precision, self.compile, deterministic, *rest))
+        settings = Settings(
+            self.precision, self.compile, deterministic, *rest, compile_ahead=self.compile_ahead
+        )
+        return Engine(device, settings)

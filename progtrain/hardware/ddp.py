@@ -19,6 +19,7 @@ class DDP:
 
     precision: str = "fp32"  # fp32, tf32, bf16, fp16
     compile: bool | str = False  # or default, reduce-overhead, max-autotune
+    compile_ahead: bool = False  # the next network's graphs in the background (ahead/)
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads of each process; null: an equal share
     data_on_device: bool = True
@@ -29,7 +30,7 @@ class DDP:
     timeout: float = 600  # seconds that one process waits for another
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads, self.compile, self.activation_checkpointing)
+        check(self)
         self._all()
 
     def processes(self) -> int:
@@ -43,7 +44,10 @@ class DDP:
         """Join the other processes and set torch's switches."""
         deterministic = self._all().deterministic(self.deterministic)
         rest = (self.threads, self.data_on_device, self.activation_checkpointing, self.sync_norm)
-        return self._all().open(Settings(self.precision, self.compile, deterministic, *rest))
+        settings = Settings(
+            self.precision, self.compile, deterministic, *rest, compile_ahead=self.compile_ahead
+        )
+        return self._all().open(settings)
 
     def _all(self) -> Processes:
         return Processes(self.devices, self.device, self.timeout)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,18 +44,37 @@ class Settings:
     data_on_device: bool
     activation_checkpointing: bool = False  # hardware/recomputation.py
     sync_norm: bool = True  # of several processes: batch norm looks at the batch of all
+    compile_ahead: bool = False  # ahead/
 
 
-def check(
-    precision: str, threads: int | None, compile: bool | str, activation_checkpointing: bool
-) -> None:
+class Asked(Protocol):
+    """What all kinds of hardware are asked for."""
+
+    @property
+    def precision(self) -> str: ...
+    @property
+    def compile(self) -> bool | str: ...
+    @property
+    def compile_ahead(self) -> bool: ...
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def activation_checkpointing(self) -> bool: ...
+
+
+def check(asked: Asked) -> None:
     """Raise `SettingError` for what no machine can do."""
+    compile, again, threads = asked.compile, asked.activation_checkpointing, asked.threads
     check_mode(compile)
-    ok = not (activation_checkpointing and replays(mode_of(compile)))
+    ok = not (again and replays(mode_of(compile)))
     hint = "CUDA graphs would overwrite what the second forward needs; hardware.compile=true works."
-    name, allowed = "activation_checkpointing", f"false with hardware.compile={compile}"
-    require(ok, name, activation_checkpointing, allowed, hint)
-    require(precision in PRECISIONS, "precision", precision, "one of " + ", ".join(PRECISIONS))
+    allowed = f"false with hardware.compile={compile}"
+    require(ok, "activation_checkpointing", again, allowed, hint)
+    ok = not asked.compile_ahead or mode_of(compile) is not None
+    hint = "There is nothing to compile ahead. Try hardware.compile=true."
+    require(ok, "compile_ahead", asked.compile_ahead, "false with hardware.compile=false", hint)
+    known = ", ".join(PRECISIONS)
+    require(asked.precision in PRECISIONS, "precision", asked.precision, f"one of {known}")
     ok = threads is None or 1 <= threads <= 1024
     require(ok, "threads", threads, "a whole number, 1 to 1024, or null")
 
@@ -107,10 +127,10 @@ class Engine:
         if again:
             refuse_statistics(model)
         if again or self.mode is not None:
-            stand_in(model, self._forward)
+            stand_in(model, self.forward)
         return model
 
-    def _forward(self, kind: type[nn.Module]) -> Forward:
+    def forward(self, kind: type[nn.Module]) -> Forward:
         """How blocks of a class run in training."""
         forward = kind.forward if self.mode is None else compiled(self.mode, kind.forward)
         return recomputed(forward) if self.settings.activation_checkpointing else forward

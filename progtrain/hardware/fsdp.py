@@ -24,6 +24,7 @@ class FSDP:
 
     precision: str = "fp32"  # fp32, tf32, bf16
     compile: bool | str = False  # or default, reduce-overhead, max-autotune
+    compile_ahead: bool = False  # the next network's graphs in the background (ahead/)
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads of each process; null: an equal share
     data_on_device: bool = True
@@ -36,7 +37,7 @@ class FSDP:
     timeout: float = 600  # seconds that one process waits for another
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads, self.compile, self.activation_checkpointing)
+        check(self)
         hint = "Gradients in shards are not scaled; bf16 needs no scaling."
         require(self.precision != "fp16", "precision", self.precision, "fp32, tf32 or bf16", hint)
         allowed, hint = "cpu or device", "On the device it must fit there whole, twice over."
@@ -59,7 +60,9 @@ class FSDP:
         """Join the other processes and set torch's switches."""
         deterministic = self._all().deterministic(self.deterministic)
         rest = (self.threads, self.data_on_device, self.activation_checkpointing, self.sync_norm)
-        settings = Settings(self.precision, self.compile, deterministic, *rest)
+        settings = Settings(
+            self.precision, self.compile, deterministic, *rest, compile_ahead=self.compile_ahead
+        )
         return self._all().open(settings, self._shards)
 
     def _shards(self, device: torch.device, world: int) -> TorchShards:

@@ -18,6 +18,7 @@ class GPU:
 
     precision: str = "fp32"  # fp32, tf32, bf16, fp16
     compile: bool | str = False  # or default (true), reduce-overhead, max-autotune
+    compile_ahead: bool = False  # the next network's graphs in the background (ahead/)
     deterministic: bool | None = None  # null: true on a CPU, false on a GPU
     threads: int | None = None  # CPU threads; null: torch's choice
     data_on_device: bool = True
@@ -25,7 +26,7 @@ class GPU:
     index: int | None = None  # null: the first; with joblib job number % GPUs
 
     def __post_init__(self) -> None:
-        check(self.precision, self.threads, self.compile, self.activation_checkpointing)
+        check(self)
         ok = self.index is None or self.index >= 0
         require(ok, "index", self.index, "a whole number >= 0, or null")
 
@@ -42,7 +43,10 @@ class GPU:
         device = self._device()
         deterministic = device.type == "cpu" if self.deterministic is None else self.deterministic
         rest = (self.threads, self.data_on_device, self.activation_checkpointing)
-        return Engine(device, Settings(self.precision, self.compile, deterministic, *rest))
+        settings = Settings(
+            self.precision, self.compile, deterministic, *rest, compile_ahead=self.compile_ahead
+        )
+        return Engine(device, settings)
 
     def _device(self) -> torch.device:
         require_gpu("hardware=gpu")

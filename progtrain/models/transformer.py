@@ -164,6 +164,7 @@ def _turns(positions: int, size: int, device: torch.device) -> tuple[Tensor, Ten
     They are remembered, as a compiled block would compute them anew for every head of every sample:
     a third of a step on an H200.
     """
+    globals().pop(_TRACED, None)
     key = (positions, size, device)
     if type(torch.empty(0)) is not Tensor:  # a mode makes tensors that are none (torch.export)
         return _computed_turns(positions, size, device)
@@ -175,6 +176,9 @@ def _turns(positions: int, size: int, device: torch.device) -> tuple[Tensor, Ten
     return _TURNS[key]
 
 
+# Where dynamo leaves what it was told when it traced a block last. If it stays, the next block's
+# graph calls the same by another name, and is not found among those that are stored on disk.
+_TRACED = "sub_turns"
 _MOST_TURNS = 64
 _TURNS: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
