@@ -1,4 +1,5 @@
-"""How a run speeds up with more GPUs: samples a second of one, and of several by DDP and FSDP2.
+"""How a run speeds up with more GPUs: samples a second of one, and of several by DDP, FSDP2 and
+DeepSpeed.
 
     python benchmarks/scaling.py --json scaling.json        every GPU of this machine
     python benchmarks/scaling.py --smoke                    two processes on the CPU, tiny
@@ -30,6 +31,7 @@ KINDS = {
     "one": ["hardware=gpu"],
     "ddp": ["hardware=ddp"],
     "fsdp": ["hardware=fsdp"],
+    "deepspeed": ["hardware=deepspeed"],  # which is not compiled
     "fsdp_again": ["hardware=fsdp", "hardware.activation_checkpointing=true"],
 }
 
@@ -90,7 +92,10 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for kind in arguments.kinds.split(","):
         count = 1 if kind == "one" else most
-        hardware = [*KINDS[kind], *options]
+        hardware = [
+            *KINDS[kind],
+            *(o for o in options if kind != "deepspeed" or "compile" not in o),
+        ]
         if kind == "one":
             hardware = ["hardware=cpu"] if smoke else hardware
         else:

@@ -185,7 +185,7 @@ def _note_losses(run: Run, loss: Tensor) -> None:
     """Note the loss that a resumed run may have to report; raises `DivergedError`."""
     value = float(loss)
     _refuse_divergence(
-        run, [value, *(float(whole(p.detach().sum())) for p in run.model.parameters())]
+        run, [value, *(float(whole(p.detach().sum())) for p in run.optimizer.parameters.values())]
     )
     run.memory[_LOSS] = value
     run.memory.pop(_DISTILLED, None)

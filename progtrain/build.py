@@ -243,9 +243,9 @@ def _early(config: DictConfig) -> list[str]:
     ]
 
 
-def hardware(config: DictConfig) -> Hardware:
-    """The hardware alone, of settings that are right."""
-    return _make(config, "hardware")
+def part(config: DictConfig, group: str) -> Any:
+    """One part alone, of settings that are right."""
+    return _make(config, group)
 
 
 def _make(config: DictConfig, path: str) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from progtrain.growth.heads import outputs_by_head
+from progtrain.hardware.shards import shape_of
 from progtrain.objective import cross_entropy
 
 _BATCH = 2  # batch norm needs two samples in training
@@ -18,7 +19,7 @@ _COUNTED: dict[tuple[Any, ...], float] = {}  # by architecture; a pure function'
 
 
 def num_params(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+    return sum(shape_of(p).numel() for p in model.parameters())
 
 
 def training_flops(model: nn.Module, x: Tensor, frozen: Sequence[str] = ()) -> float:

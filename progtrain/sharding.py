@@ -18,7 +18,15 @@ from progtrain.contracts import OptimizerRecipe
 from progtrain.errors import GrowthError
 from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.hardware.engine import Engine
-from progtrain.hardware.shards import is_sharded, like, whole
+from progtrain.hardware.shards import (
+    gathered,
+    is_sharded,
+    learners,
+    like,
+    named,
+    shapes,
+    whole,
+)
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Run
 from progtrain.setup import Setup
@@ -30,7 +38,9 @@ def spread(run: Run, engine: Engine, recipe: OptimizerRecipe) -> None:
     shards = engine.shards
     if shards is None or is_sharded(run.model):
         return
-    states = _states(run.optimizer)
+    states = _states(run)
+    engine.replicas.forget()
+    shards.forget()
     engine.place(run.model)
     shards.spread(run.model)
     if run.average is not None:
@@ -69,25 +79,25 @@ def as_whole(run: Run, setup: Setup, place: torch.device | None = None) -> Gener
 def _gather(run: Run, engine: Engine, recipe: OptimizerRecipe, place: torch.device) -> None:
     """Make whole what is in shards."""
     assert engine.shards is not None
-    states = _states(run.optimizer, place)
+    states = _states(run, place)
     engine.replicas.forget()
-    run.model = engine.shards.gathered(run.model, place)
+    run.model = gathered(run.model, place)
     if run.average is not None:
-        run.average = engine.shards.gathered(run.average, place).requires_grad_(False)
+        run.average = gathered(run.average, place).requires_grad_(False)
+    engine.shards.forget()
     run.probe = run.probe.at(place)
     run.optimizer = _optimizer(run, recipe, states)
 
 
-def _states(
-    optimizer: OptimizerSet, place: torch.device | None = None
-) -> dict[str, dict[str, Tensor]]:
+def _states(run: Run, place: torch.device | None = None) -> dict[str, dict[str, Tensor]]:
     """What the optimizer remembers; what lies in shards is brought whole to `place`."""
+    shape = shapes(run.model)
     return {
         name: {
-            key: whole(tensor).to(place) if isinstance(tensor, DTensor) else tensor
-            for key, tensor in optimizer.state_of(name).items()
+            key: whole(t).reshape(shape[name]).to(place) if isinstance(t, DTensor) else t
+            for key, t in run.optimizer.state_of(name).items()
         }
-        for name in optimizer.parameters
+        for name in run.optimizer.parameters
     }
 
 
@@ -95,13 +105,22 @@ def _optimizer(
     run: Run, recipe: OptimizerRecipe, states: dict[str, dict[str, Tensor]]
 ) -> OptimizerSet:
     """The optimizer of the run's network as it lies now, with that state."""
-    parameters: dict[str, nn.Parameter] = dict(run.model.named_parameters())
+    parameters, parts = named(run.model), learners(run.model)
     made = recipe.build(parameters, sliced_tensors(run.edits))
     made.divide(births(parameters, run.events))
-    for name, state in states.items():
-        parameter = parameters[name]
-        made.load(
-            name,
-            {k: like(t, parameter) if t.shape == parameter.shape else t for k, t in state.items()},
-        )
+    begun = {name: made.state_of(name) for name in parameters}
+    made = made.over(parts)
+    for name, parameter in parameters.items():
+        state = states.get(name) or begun[name]
+        made.load(name, _lying(state, parameter, parts[name]))
     return made
+
+
+def _lying(
+    state: dict[str, Tensor], parameter: nn.Parameter, part: nn.Parameter
+) -> dict[str, Tensor]:
+    """State as `part` of the parameter lies; counts stay what they are."""
+    return {
+        key: like(tensor, part) if tensor.shape == parameter.shape and key != "step" else tensor
+        for key, tensor in state.items()
+    }

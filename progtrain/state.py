@@ -26,7 +26,7 @@ from progtrain.growth.average import begin
 from progtrain.growth.rollback import Before, copied_states
 from progtrain.growth.transaction import births, sliced_tensors
 from progtrain.hardware.engine import Engine
-from progtrain.hardware.shards import whole
+from progtrain.hardware.shards import shapes, stored, whole
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.recent import Recent
 from progtrain.record import (
@@ -88,20 +88,24 @@ def _network(
     states: Mapping[str, Mapping[str, Tensor]],
     first: bool = True,
 ) -> Tensors:
-    optimizer = {f"{n}/{key}": tensor for n, kept in states.items() for key, tensor in kept.items()}
-    tensors = {"model": dict(model.state_dict()), "optimizer": optimizer}
-    tensors |= {"average": dict(average.state_dict())} if average is not None else {}
-    return {
-        place: {n: _stored(t, first) for n, t in held.items()} for place, held in tensors.items()
+    shape = shapes(model)
+    tensors = {"model": {n: _kept(t, shape[n], first) for n, t in stored(model).items()}}
+    tensors["optimizer"] = {
+        f"{name}/{key}": _kept(tensor, shape[name], first)
+        for name, kept in states.items()
+        for key, tensor in kept.items()
     }
+    if average is not None:
+        tensors["average"] = {n: _kept(t, shape[n], first) for n, t in stored(average).items()}
+    return tensors
 
 
-def _stored(tensor: Tensor, first: bool) -> Tensor:
+def _kept(tensor: Tensor, shape: torch.Size, first: bool) -> Tensor:
     """A tensor as a checkpoint has it: one that lies in shards whole, in the CPU's memory; only the
     first process keeps it, to store it."""
     if not isinstance(tensor, DTensor):
         return tensor
-    full = whole(tensor)
+    full = whole(tensor).reshape(shape)
     return full.cpu() if first else full.new_empty(0)
 
 

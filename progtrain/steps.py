@@ -16,7 +16,7 @@ from progtrain.growth.average import update
 from progtrain.growth.controls import Controls
 from progtrain.growth.heads import mean_loss
 from progtrain.hardware.replicas import leaves_out, own_numbers, unsynchronised
-from progtrain.hardware.shards import local, whole
+from progtrain.hardware.shards import local, stored, whole
 from progtrain.run import Run
 from progtrain.schedulers.shape import When
 from progtrain.setup import Setup
@@ -59,8 +59,9 @@ def train_step(
     with controls.limited(run.optimizer, strengths):
         _measure_gradients(run, setup, loss)
         engine.step(run.optimizer, run.withheld)
+    engine.stepped(run.model)
     if run.average is not None and run.withheld is not True:
-        with undone_where(run.withheld, list(run.average.state_dict().values())):
+        with undone_where(run.withheld, list(stored(run.average).values())):
             update(run.average, run.model, setup.train.ema, run.clock.step)
     run.distilled = engine.group.mean(torch.stack(distilled).mean()) if distilled else None
     return loss
@@ -85,6 +86,7 @@ def _backward(run: Run, setup: Setup) -> tuple[list[Tensor], list[Tensor]]:
         distilled += taught
         if part + 1 < parts:
             engine.keep_gradients(run.optimizer)
+    engine.reduced(run.model)
     return losses, distilled
 
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from progtrain.hardware.engine import Engine, Settings
 from progtrain.hardware.group import Joined, joined
-from progtrain.hardware.shards import Shards
+from progtrain.hardware.torch_shards import TorchShards
 
 SECONDS = 60.0  # after which a rank that waits gives up
 
@@ -35,7 +35,7 @@ class Ranks:
         )
         joined = group()
         return Engine(
-            cpu, settings, joined, Shards(cpu, joined.world, cpu) if self.shards else None
+            cpu, settings, joined, TorchShards(cpu, joined.world, cpu) if self.shards else None
         )
 
 

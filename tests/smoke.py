@@ -55,6 +55,7 @@ COMMANDS = (
     f"{GROWING} hardware=auto,cpu hardware.precision=fp32,bf16 {SMALL_CNN} {TINY}",
     f"{GROWING} hardware=ddp hardware.devices=2 hardware.sync_norm=true,false {SMALL_CNN} {TINY}",
     f"{GROWING} hardware=fsdp hardware.devices=2 train.accumulate=1,2 {SMALL_CNN} {TINY}",
+    f"{GROWING} hardware=deepspeed hardware.devices=2 {SMALL_CNN} {TINY}",
     f"{GROWING} train.accumulate=1,2 train.clip=0,1 {SMALL_CNN} {TINY}",
     f"{GROWING} augment=glob(*) mix=glob(*) {SMALL_CNN} {TINY}",
     f"{GROWING} loss=glob(*) metric=accuracy,macro_f1,perplexity train.metric=val/loss "

@@ -130,11 +130,8 @@ NAMES = {
     ),
     "33 another name for a GPU": (
         "hardware=cuda",
-        "Unknown hardware 'cuda'. Did you mean 'gpu'? Available: auto, cpu, ddp, fsdp, gpu.",
-    ),
-    "another name for shards": (
-        "hardware=deepspeed",
-        "Unknown hardware 'deepspeed'. Did you mean 'fsdp'? Available: auto, cpu, ddp, fsdp, gpu.",
+        "Unknown hardware 'cuda'. Did you mean 'gpu'?"
+        " Available: auto, cpu, ddp, deepspeed, fsdp, gpu.",
     ),
     "65 option outside": (
         "model=../../x",

@@ -23,7 +23,7 @@ from progtrain.hardware.ddp import DDP
 from progtrain.hardware.engine import Engine, Settings
 from progtrain.hardware.fsdp import FSDP
 from progtrain.hardware.place import first_host, here, translate_slurm
-from progtrain.hardware.shards import Shards
+from progtrain.hardware.torch_shards import TorchShards
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -203,7 +203,9 @@ def test_where_a_network_in_shards_is_whole() -> None:
     gpu, cpu, meta = (torch.device(name) for name in ("cuda", "cpu", "meta"))
     assert FSDP()._shards(gpu, 2).home == cpu  # pyright: ignore[reportPrivateUsage]
     assert FSDP(grow_on="device")._shards(gpu, 2).home == gpu  # pyright: ignore[reportPrivateUsage]
-    engine = Engine(cpu, Settings("fp32", False, True, None, True), shards=Shards(cpu, 2, meta))
+    engine = Engine(
+        cpu, Settings("fp32", False, True, None, True), shards=TorchShards(cpu, 2, meta)
+    )
     assert next(engine.place(torch.nn.Linear(2, 2)).parameters()).is_meta
     with pytest.raises(SettingError, match="grow_on must be cpu or device, got 'gpu'"):
         FSDP(grow_on="gpu")

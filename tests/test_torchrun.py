@@ -32,6 +32,7 @@ from progtrain.hardware import interface, meeting, place, rounds
 from progtrain.hardware.ddp import DDP
 from progtrain.hardware.meeting import connect, here, meet, roll_call
 from progtrain.hardware.place import NAMES, Place
+from progtrain.optimizers.adamw import AdamW
 from progtrain.signals import Ended, ending
 
 ROOT = Path(__file__).parent.parent
@@ -328,9 +329,9 @@ def test_the_settings_are_those_of_a_machine_and_the_batch_that_of_all(
     for name, value in zip(NAMES, ("0", "4", "0", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert preflight.processes(DDP(device="cpu", devices=2), 32) == 4
+    assert preflight.processes(DDP(device="cpu", devices=2), AdamW(), 32) == 4
     with pytest.raises(ConfigError, match=r"batch of all 4 processes.* Try 28 or 32\."):
-        preflight.processes(DDP(device="cpu"), 30)
+        preflight.processes(DDP(device="cpu"), AdamW(), 30)
     with pytest.raises(ConfigError, match=r"hardware.devices=4, but 2 were started"):
         DDP(device="cpu", devices=4).processes()
 

@@ -113,7 +113,7 @@ def _trained(config: DictConfig, directory: Path, lock: RunLock | None) -> float
     parts = build.build(config)
     if parts.task == "plan":
         return train_job(parts, directory, lock)
-    count = preflight.processes(parts.hardware, parts.train.batch_size)
+    count = preflight.processes(parts.hardware, parts.optimizer, parts.train.batch_size)
     told.write_config(parts.config, directory)
     if count > 1 and here() is None:
         return spawn.run(Work.of(config, directory), count, lock, turn)

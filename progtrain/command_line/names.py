@@ -22,7 +22,7 @@ SEVERAL = (
     "logger",
 )  # groups of which several options may be chosen: monitor=[slow,shock]
 _OPTION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
-_SYNONYMS = {"cuda": "gpu", "deepspeed": "fsdp"}  # what others call an option: ZeRO-3 is FSDP
+_SYNONYMS = {"cuda": "gpu"}  # what others call an option
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from progtrain.command_line import launched
-from progtrain.contracts import Hardware
+from progtrain.contracts import Hardware, OptimizerRecipe
 from progtrain.errors import ConfigError
 from progtrain.hardware.place import among_several
 
@@ -18,11 +18,13 @@ def refuse(config: DictConfig) -> None:
     if config.task != "train":
         return
     launched.show()
-    processes(build.hardware(config), int(config.train.batch_size))
+    hardware, optimizer = build.part(config, "hardware"), build.part(config, "optimizer")
+    processes(hardware, optimizer, int(config.train.batch_size))
 
 
-def processes(hardware: Hardware, batch_size: int) -> int:
-    """How many a run is, on all machines; raises where they cannot share its batches."""
+def processes(hardware: Hardware, optimizer: OptimizerRecipe, batch_size: int) -> int:
+    """How many a run is, on all machines; raises where they cannot share its batches or step by
+    its optimizer."""
     count, place = hardware.processes(), among_several()
     if place is not None and count != place.world:
         raise ConfigError(
@@ -36,4 +38,5 @@ def processes(hardware: Hardware, batch_size: int) -> int:
             f"train.batch_size={batch_size} is the batch of all {count} processes, so it must"
             f" be divisible by {count}. Try {' or '.join(near)}."
         )
+    hardware.suits(optimizer)
     return count

@@ -223,6 +223,10 @@ class Hardware(Protocol):
         """How many processes a run is; raises where this machine lacks a device."""
         ...
 
+    def suits(self, optimizer: OptimizerRecipe) -> None:
+        """Raise `ConfigError` for an optimizer that cannot step what lies here."""
+        ...
+
     def open(self) -> Engine:
         """Check that the device and the precision exist; set torch's switches."""
         ...

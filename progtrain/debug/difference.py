@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from progtrain.hardware.shards import local
+from progtrain.hardware.shards import learners, local, stored
 from progtrain.machine import Machine
 
 # What is compared, in the order in which a step makes it, and what a first difference there says.
@@ -57,15 +57,15 @@ def tensors(machine: Machine) -> Iterator[tuple[tuple[str, str], Tensor]]:
 def _tensors(machine: Machine) -> Iterator[tuple[tuple[str, str], Tensor]]:
     run, model = machine.run, machine.run.model
     yield ("loss", "of the step"), machine.stepper.loss
-    for name, parameter in model.named_parameters():
+    for name, parameter in learners(model).items():
         if parameter.grad is not None:
             yield ("gradient", name), parameter.grad
-    yield from ((("weight", name), each.detach()) for name, each in model.named_parameters())
+    yield from ((("weight", name), each.detach()) for name, each in learners(model).items())
     yield from ((("buffer", name), each) for name, each in model.named_buffers())
     for name in run.optimizer.parameters:
         for key, value in run.optimizer.state_of(name).items():
             yield ("optimizer state", f"{name}/{key}"), value
-    for name, each in run.average.state_dict().items() if run.average is not None else ():
+    for name, each in stored(run.average).items() if run.average is not None else ():
         yield ("average", name), each
     last: Mapping[str, float] = run.history[-1].metrics if run.history else {}
     for name, value in last.items():

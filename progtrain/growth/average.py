@@ -20,7 +20,7 @@ from progtrain.growth.grow import Grown
 from progtrain.growth.newborn import mean_rows, pad, widened
 from progtrain.growth.tensors import tensor_of
 from progtrain.growth.widen_space import Norm
-from progtrain.hardware.shards import local
+from progtrain.hardware.shards import local, stored
 
 
 def begin(model: nn.Module) -> nn.Module:
@@ -44,7 +44,7 @@ def update(average: nn.Module, model: nn.Module, decay: float, step: int) -> Non
 
 def _parts(model: nn.Module) -> dict[str, Tensor]:
     """All that a network stores, as far as it lies in this process."""
-    return {name: local(tensor) for name, tensor in model.state_dict().items()}
+    return {name: local(tensor) for name, tensor in stored(model).items()}
 
 
 def follow(average: nn.Module, grown: Grown, operator: Operator, seed: int) -> nn.Module:

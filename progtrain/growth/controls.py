@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from progtrain.contracts import Strength, Warmup
 from progtrain.growth.gates import gates
 from progtrain.growth.tensors import matching
-from progtrain.hardware.shards import like
+from progtrain.hardware.shards import learners, like, shape_of
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.run import Event, Phase
 
@@ -113,7 +113,7 @@ class Controls:
         return self._masks[key]
 
     def _parameter(self, name: str) -> Tensor:
-        return self._model.get_parameter(name).detach()
+        return learners(self._model)[name].detach()
 
     def _without_gradient(self, patterns: Sequence[str]) -> tuple[str, ...]:
         """Parameters to freeze; what has no gradient neither moves nor decays, and gets no
@@ -156,7 +156,7 @@ class _Slowed:
 def _newborn_mask(name: str, tensor: Tensor, events: Sequence[Event]) -> Tensor:
     """Which entries are new; never in shards, and known of a tensor without values as well."""
     device = torch.device("cpu") if tensor.is_meta else tensor.device
-    mask = torch.zeros(tensor.shape, dtype=torch.bool, device=device)
+    mask = torch.zeros(shape_of(tensor), dtype=torch.bool, device=device)
     for event in events:
         if name.startswith(new_modules(event)):
             mask.fill_(True)
@@ -170,17 +170,19 @@ def _new_entries(model: nn.Module, events: Sequence[Event]) -> Masks:
     """New entries of parameters that are not new as a whole."""
     grown = {slab.tensor for event in events for slab in event.slabs}
     new = tuple(name for event in events for name in new_modules(event))
+    held = learners(model)
     for name, parameter in model.named_parameters():
         if name in grown and not name.startswith(new):
-            yield name, like(_newborn_mask(name, parameter, events), parameter)
+            yield name, like(_newborn_mask(name, parameter, events), held[name])
 
 
 def _partly_new(model: nn.Module, events: Sequence[Event]) -> Masks:
     """New entries of parameters that hold older ones as well."""
+    held = learners(model)
     for name, parameter in model.named_parameters():
         mask = _newborn_mask(name, parameter, events)
         if bool(mask.any()) and not bool(mask.all()):
-            yield name, like(mask, parameter)
+            yield name, like(mask, held[name])
 
 
 def _old_statistics(model: nn.Module, events: Sequence[Event]) -> Masks:

@@ -19,6 +19,7 @@ from progtrain.errors import GrowthError
 from progtrain.growth.edits import Edit
 from progtrain.growth.tensors import owner
 from progtrain.growth.widen_space import Slab, WidenSpace
+from progtrain.hardware.shards import shape_of
 from progtrain.run import Event
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)  # that read what is their input
@@ -76,7 +77,7 @@ def _gate(model: nn.Module, name: str, slab: Slab, alpha: Tensor) -> list[Remova
 
 def _scale_input(module: nn.Module, name: str, slab: Slab, alpha: Tensor) -> Any:
     """x_B...F · (1 where a feature is old, alpha where it is new)."""
-    weight = getattr(module, name).detach()
+    weight = getattr(module, name)
     new_F = slab.mask(weight).transpose(0, slab.dim).flatten(1).any(1).to(weight.dtype)
     old_F = 1 - new_F
     last = isinstance(module, nn.Linear)
@@ -145,8 +146,8 @@ def check_isolation(model: nn.Module, edit: Edit) -> None:
 def _fed_layer(model: nn.Module, slab: Slab) -> nn.Module | None:
     """The layer that computes new units of what the host feeds it; None where none is fed."""
     layer = model.get_submodule(slab.tensor.rpartition(".")[0])
-    weight = getattr(*owner(model, slab.tensor))
-    if weight.ndim < 2 or isinstance(layer, nn.Embedding) or getattr(layer, "groups", 1) > 1:
+    dims = len(shape_of(getattr(*owner(model, slab.tensor))))
+    if dims < 2 or isinstance(layer, nn.Embedding) or getattr(layer, "groups", 1) > 1:
         return None  # no input, none that a gradient reaches, or one as new as the units are
     if isinstance(layer, _LAYERS) and slab.dim == 0:
         return layer
@@ -163,11 +164,12 @@ def _isolate_units(model: nn.Module, slab: Slab) -> list[RemovableHandle]:
     layer = _fed_layer(model, slab)
     if layer is None:
         return []
-    new_F = slab.mask(getattr(*owner(model, slab.tensor)).detach()).flatten(1).any(1)
+    new_F = slab.mask(getattr(*owner(model, slab.tensor))).flatten(1).any(1)
     last = isinstance(layer, nn.Linear)
 
     def isolate(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
         alone = layer.forward(args[0].detach())  # no hooks: they are running
         return torch.where(new_F.reshape(-1, *[1] * (0 if last else out.ndim - 2)), alone, out)
 
-    return [layer.register_forward_hook(isolate)]
+    # before hooks that put the layer's weights away (hardware/zero.py)
+    return [layer.register_forward_hook(isolate, prepend=True)]

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from progtrain.errors import GrowthError
 from progtrain.hardware.shards import whole
@@ -31,7 +31,7 @@ def guarded(run: Run, setup: Setup) -> Generator[None]:
     if run.clock.step != last + _LOOKS_AT:
         yield
         return
-    before = {name: whole(p.detach()).clone() for name, p in _training(run.model).items()}
+    before = {name: whole(p.detach()).clone() for name, p in _training(run).items()}
     yield
     if bool(run.withheld):
         return
@@ -47,15 +47,17 @@ def guarded(run: Run, setup: Setup) -> Generator[None]:
         setup.reporter.noted(run, text + ("the last growth" if run.events else "the start"))
 
 
-def _training(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+def _training(run: Run) -> dict[str, Tensor]:
+    """What the optimizer steps of the parameters that learn."""
+    learning = [name for name, p in run.model.named_parameters() if p.requires_grad]
+    return {name: run.optimizer.parameters[name] for name in learning}
 
 
 def still(run: Run, before: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
     """Parameters that no gradient reaches, and those that have one and did not move."""
     idle, stuck = list[str](), list[str]()
     rates = {id(p): g["lr"] for g in run.optimizer.groups() for p in g["params"]}
-    for name, parameter in _training(run.model).items():
+    for name, parameter in _training(run).items():
         gradient = None if parameter.grad is None else whole(parameter.grad)
         if gradient is None or not bool(gradient.any()):
             idle.append(name)

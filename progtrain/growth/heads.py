@@ -54,7 +54,8 @@ def outputs_by_head(model: nn.Module) -> Generator[ByHead]:
         return hook
 
     def by_head(output: Tensor) -> dict[str, Tensor]:
-        return dict(caught) if heads and caught.get(heads.answers) is output else {}
+        told = heads is not None and _same(caught.get(heads.answers), output)
+        return {**caught, heads.answers: output} if heads is not None and told else {}
 
     named = heads.heads.items() if heads is not None else ()
     handles = [head.register_forward_hook(catch(name)) for name, head in named]
@@ -63,6 +64,13 @@ def outputs_by_head(model: nn.Module) -> Generator[ByHead]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _same(caught: Tensor | None, output: Tensor) -> bool:
+    """Whether two are one tensor, or one seen by another name, as DeepSpeed hands it on."""
+    if caught is None or caught is output:
+        return caught is output
+    return not output.is_meta and caught.is_set_to(output)
 
 
 def train_every_head(model: nn.Module) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from progtrain.growth.layout import Layout, from_json, moved, positions, to_json
 from progtrain.growth.tensors import holders_by_tensor, owner
+from progtrain.hardware.shards import shape_of
 
 
 class Role(Enum):
@@ -87,7 +88,7 @@ class Slab:
 
     def mask(self, tensor: Tensor) -> Tensor:
         """True for the entries; the tensor's shape."""
-        mask = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
+        mask = torch.zeros(shape_of(tensor), dtype=torch.bool, device=tensor.device)
         self.write(mask, True)
         return mask
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from progtrain.contracts import OptimizerRecipe
 from progtrain.hardware.engine import Engine, Settings, check, check_precision
 
 
@@ -28,6 +29,9 @@ class CPU:
         """One; raises `EnvironmentProblem` where the device or its precision is not there."""
         check_precision(torch.device("cpu"), self.precision)
         return 1
+
+    def suits(self, optimizer: OptimizerRecipe) -> None:
+        """Any does."""
 
     def open(self) -> Engine:
         """Check that device and precision exist and set torch's switches."""

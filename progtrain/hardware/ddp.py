@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from progtrain.contracts import OptimizerRecipe
 from progtrain.hardware.engine import Engine, Settings, check
 from progtrain.hardware.processes import Processes
 
@@ -35,6 +36,9 @@ class DDP:
     def processes(self) -> int:
         """How many processes a run is; raises where this machine lacks devices."""
         return self._all().count(self.precision)
+
+    def suits(self, optimizer: OptimizerRecipe) -> None:
+        """Any does."""
 
     def open(self) -> Engine:
         """Join the other processes and set torch's switches."""

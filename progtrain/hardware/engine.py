@@ -26,7 +26,7 @@ from progtrain.hardware.compilation import (
 from progtrain.hardware.group import Group
 from progtrain.hardware.recomputation import recomputed, refuse_statistics
 from progtrain.hardware.replicas import Replicas
-from progtrain.hardware.shards import Shards
+from progtrain.hardware.shards import Shards, is_sharded
 from progtrain.optimizers.group import OptimizerSet
 from progtrain.withheld import Withheld, step_unless
 
@@ -95,7 +95,8 @@ class Engine:
         self.mode = mode_of(settings.compile)
         if self.mode is not None:
             begin()
-        self.replicas = Replicas(self.group, device, settings.sync_norm and not settings.compile)
+        whole_batch = settings.sync_norm and not settings.compile
+        self.replicas = Replicas(self.group, device, whole_batch, shards)
         self.came: Callable[[], bool] = lambda: False  # whether this process is asked to stop
         self._asked = False  # whether any is
         check_precision(device, settings.precision)
@@ -184,10 +185,22 @@ class Engine:
         lock, for a thread of the group that waits for that lock.
         """
         self.replicas.forget()
+        if self.shards is not None:
+            self.shards.forget()
         self.group.close()
 
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
+
+    def reduced(self, model: nn.Module) -> None:
+        """The backward passes of a step are over."""
+        if self.shards is not None and is_sharded(model):
+            self.shards.reduced(model)
+
+    def stepped(self, model: nn.Module) -> None:
+        """The optimizer's step is over, with all that was done about it."""
+        if self.shards is not None and is_sharded(model):
+            self.shards.stepped(model)
 
     def unscale(self, optimizer: OptimizerSet) -> None:
         """Bring gradients to their true size (fp16), before clipping or stepping."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
+from progtrain.contracts import OptimizerRecipe
 from progtrain.errors import EnvironmentProblem, require
 from progtrain.hardware.engine import Engine, Settings, check
 from progtrain.hardware.processes import Processes
-from progtrain.hardware.shards import Shards
+from progtrain.hardware.torch_shards import TorchShards
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class FSDP:
             )
         return self._all().count(self.precision, fewest=2)
 
+    def suits(self, optimizer: OptimizerRecipe) -> None:
+        """Any does."""
+
     def open(self) -> Engine:
         """Join the other processes and set torch's switches."""
         deterministic = self._all().deterministic(self.deterministic)
@@ -61,9 +65,9 @@ class FSDP:
         )
         return self._all().open(settings, self._shards)
 
-    def _shards(self, device: torch.device, world: int) -> Shards:
+    def _shards(self, device: torch.device, world: int) -> TorchShards:
         home = device if self.grow_on == "device" else torch.device("cpu")
-        return Shards(device, world, home, self.offload)
+        return TorchShards(device, world, home, self.offload)
 
     def _all(self) -> Processes:
         return Processes(self.devices, self.device, self.timeout)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from progtrain.contracts import OptimizerRecipe
 from progtrain.errors import require
 from progtrain.hardware.devices import gpu, require_gpu
 from progtrain.hardware.engine import Engine, Settings, check, check_precision
@@ -33,6 +34,9 @@ class GPU:
         """One; raises `EnvironmentProblem` where the device or its precision is not there."""
         check_precision(self._device(), self.precision)
         return 1
+
+    def suits(self, optimizer: OptimizerRecipe) -> None:
+        """Any does."""
 
     def open(self) -> Engine:
         """Check that device and precision exist and set torch's switches."""

@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from progtrain.data.sets import mixed
 from progtrain.hardware.group import Group, agree
 from progtrain.hardware.norms import OverAll, normalises
-from progtrain.hardware.shards import is_sharded, without_sync
+from progtrain.hardware.shards import Shards, is_sharded
+from progtrain.hardware.torch_shards import without_sync
 from progtrain.optimizers.group import OptimizerSet
 
 _FORWARD = 0xD157  # keeps these random numbers apart from whatever else a seed is mixed with
@@ -34,8 +35,15 @@ _SYNC_BUFFERS = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if
 class Replicas:
     """What training calls in place of the network, as long as the network is what it was."""
 
-    def __init__(self, group: Group, device: torch.device, whole_batch: bool = True) -> None:
+    def __init__(
+        self,
+        group: Group,
+        device: torch.device,
+        whole_batch: bool = True,
+        shards: Shards | None = None,
+    ) -> None:
         self._group, self._device, self._whole_batch = group, device, whole_batch
+        self._shards = shards
         self._made_for: tuple[ReferenceType[nn.Module], tuple[str, ...]] | None = None
         self._wrapper: nn.Module | None = None
         self._norms = False  # whether the network looks at its whole batch
@@ -62,10 +70,14 @@ class Replicas:
             self._wrapper = None  # frees the buckets of the old one first
             self._made_for = ref(model), learning
             self._norms = self._whole_batch and normalises(model)
-            alone = is_sharded(model) or not learning
-            self._wrapper = model if alone else self._wrapped(model, unused)
+            self._wrapper = self._made(model, unused) if learning else model
         assert self._wrapper is not None
         return self._wrapper
+
+    def _made(self, model: nn.Module, unused: Callable[[], bool]) -> nn.Module:
+        if self._shards is not None and is_sharded(model):
+            return self._shards.called(model)
+        return self._wrapped(model, unused)
 
     def _wrapped(self, model: nn.Module, unused: Callable[[], bool]) -> nn.Module:
         indices = [self._device.index or 0] if self._device.type == "cuda" else None

@@ -125,6 +125,16 @@ class OptimizerSet:
         for optimizer in self.optimizers:
             optimizer.step()
 
+    def over(self, parts: Mapping[str, nn.Parameter]) -> OptimizerSet:
+        """The same groups of `parts`, which stand for the parameters by name; state that an
+        optimizer has begun with is left behind."""
+        part = {id(parameter): parts[name] for name, parameter in self.parameters.items()}
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        for group in self.groups():
+            group["params"] = [part[id(parameter)] for parameter in group["params"]]
+        return OptimizerSet(self.optimizers, parts)
+
     def state_of(self, name: str) -> State:
         """The tensors an optimizer keeps for a parameter; empty before its first step."""
         parameter = self.parameters[name]

@@ -7,6 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from progtrain.clock import Unit
+from progtrain.hardware.shards import shape_of
 from progtrain.report.units import flops
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def data(sets: Sets) -> str:
 def model(run: Run) -> str:
     """`2,410 parameters in 20 tensors, 1.2 MFLOP a sample; 9,002 at full size`."""
     count = sum(1 for _ in run.model.parameters())
-    frozen = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)
+    frozen = sum(shape_of(p).numel() for p in run.model.parameters() if not p.requires_grad)
     told = f"{run.params:,} parameters in {count:,} tensors, {flops(run.flops)} a sample"
     told += f", {frozen:,} of them frozen" if frozen else ""
     grows = run.full_params != run.params
