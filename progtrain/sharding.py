@@ -108,11 +108,9 @@ def _optimizer(
     parameters, parts = named(run.model), learners(run.model)
     made = recipe.build(parameters, sliced_tensors(run.edits))
     made.divide(births(parameters, run.events))
-    begun = {name: made.state_of(name) for name in parameters}
     made = made.over(parts)
-    for name, parameter in parameters.items():
-        state = states.get(name) or begun[name]
-        made.load(name, _lying(state, parameter, parts[name]))
+    for name, state in states.items():
+        made.load(name, _lying(state, parameters[name], parts[name]))
     return made
 
 

@@ -99,7 +99,11 @@ LONG = ("growth=schedule", *TWICE, "train.duration=40steps", "train.clip=0.5")
             id="frozen host",
             marks=pytest.mark.slow,
         ),
-        pytest.param((*GROWN, "warmup.isolated=true"), id="isolated", marks=pytest.mark.slow),
+        pytest.param(
+            (*GROWN, "warmup.isolated=true", "model.norm=none"),
+            id="isolated",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             (*LONG, *STEADY, "transfer=distill", "warmup=zero_init"),
             id="teacher",

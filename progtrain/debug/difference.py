@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from progtrain.hardware.shards import learners, local, stored
+from progtrain.hardware.shards import local, stored
 from progtrain.machine import Machine
 
 # What is compared, in the order in which a step makes it, and what a first difference there says.
@@ -57,12 +57,13 @@ def tensors(machine: Machine) -> Iterator[tuple[tuple[str, str], Tensor]]:
 def _tensors(machine: Machine) -> Iterator[tuple[tuple[str, str], Tensor]]:
     run, model = machine.run, machine.run.model
     yield ("loss", "of the step"), machine.stepper.loss
-    for name, parameter in learners(model).items():
+    parameters = run.optimizer.parameters
+    for name, parameter in parameters.items():
         if parameter.grad is not None:
             yield ("gradient", name), parameter.grad
-    yield from ((("weight", name), each.detach()) for name, each in learners(model).items())
+    yield from ((("weight", name), each.detach()) for name, each in parameters.items())
     yield from ((("buffer", name), each) for name, each in model.named_buffers())
-    for name in run.optimizer.parameters:
+    for name in parameters:
         for key, value in run.optimizer.state_of(name).items():
             yield ("optimizer state", f"{name}/{key}"), value
     for name, each in stored(run.average).items() if run.average is not None else ():

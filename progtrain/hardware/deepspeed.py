@@ -33,7 +33,7 @@ class DeepSpeed:
     timeout: float = 600  # seconds that one process waits for another
 
     def __post_init__(self) -> None:
-        check(self._settings(deterministic=True))
+        check(self._settings(deterministic=False))
         hint = "Gradients in shards are not scaled; bf16 needs no scaling."
         require(self.precision != "fp16", "precision", self.precision, "fp32, tf32 or bf16", hint)
         allowed, hint = "cpu or device", "On the device it must fit there whole, twice over."
@@ -60,11 +60,10 @@ class DeepSpeed:
 
     def open(self) -> Engine:
         """Join the other processes and set torch's switches."""
-        deterministic = self._all().deterministic(self.deterministic)
-        return self._all().open(self._settings(deterministic), self._shards)
+        settings = self._settings(self._all().deterministic(self.deterministic))
+        return self._all().open(settings, self._shards)
 
     def _settings(self, deterministic: bool) -> Settings:
-        """Nothing is compiled."""
         rest = (self.threads, self.data_on_device, self.activation_checkpointing, self.sync_norm)
         return Settings(self.precision, False, deterministic, *rest)
 

@@ -100,6 +100,7 @@ class ZeroShards:
         zero: dict[str, Any] = {
             "stage": 3,
             "stage3_param_persistence_threshold": 0,  # what stays whole would have to be renewed
+            "stage3_max_reuse_distance": 0,  # else all of a billion stays whole up to the backward
             "reduce_bucket_size": max(1, min(_BUCKET, sum(p.numel() for p in model.parameters()))),
             "memory_efficient_linear": False,  # it would replace F.linear of the whole process
         }
