@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from progtrain import stepper
 from progtrain.build import Parts
 from progtrain.data.sets import Sets
+from progtrain.debug.nans import finite
 from progtrain.errors import ConfigError, DivergedError, FoundError, SettingError
 from progtrain.growth.grow import Grown
 from progtrain.run import Phase
@@ -459,3 +460,9 @@ def test_wrong_settings_are_refused(mode: str, setting: str, value: Any, allowed
     built: Any = parts(f"debug={mode}").debug
     with pytest.raises(SettingError, match=f"{setting} must be {allowed}"):
         replace(built, **{setting: value})
+
+
+def test_a_network_without_values_has_none_that_is_not_finite() -> None:
+    """Operations are counted on one; in shards, at a growth, there is no other."""
+    assert finite([torch.empty(2, device="meta"), torch.ones(2)])
+    assert not finite([torch.empty(2, device="meta"), torch.tensor(float("nan"))])

@@ -113,7 +113,8 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 def finite(value: Any) -> bool:
     """Whether every floating number in a tensor, or in tuples, lists and dicts of them, is."""
     if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(value.detach().isfinite().all())
+        without = value.is_meta or not value.is_floating_point()  # one that is only counted
+        return without or bool(value.detach().isfinite().all())
     if isinstance(value, dict):
         return all(map(finite, value.values()))
     return all(map(finite, value)) if isinstance(value, tuple | list) else True
