@@ -118,7 +118,7 @@ def measure(table: Table, name: str, overrides: list[str], folder: Path, rounds:
     """The three ways in turns, each with a cache of its own."""
     ways: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": [], "ahead": []}
     use(folder / "start")
-    run, setup = assemble(parts_of([*overrides, "warmup=none"], True))
+    run, setup = assemble(parts_of([*overrides, "warmup=none"], True, never=False))
     seconds_of(1, stepping(Stepper(run, setup)))
     for number in range(rounds):
         for way, rows in ways.items():
