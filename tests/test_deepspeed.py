@@ -50,7 +50,7 @@ ROOT = Path(__file__).parent.parent
 with_deepspeed = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="deepspeed is not there: pip install -e '.[deepspeed]'"
 )
-BOUND = 1e-6  # of the loss; measured 1.9e-7
+BOUND = 1e-6  # of the loss; measured 2.0e-7
 
 
 def by_deepspeed(function: Callable[..., Any], *args: Any) -> Any:
