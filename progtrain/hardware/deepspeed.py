@@ -10,9 +10,10 @@ from importlib.util import find_spec
 import torch
 
 from progtrain.contracts import OptimizerRecipe
-from progtrain.errors import ConfigError, EnvironmentProblem, require
+from progtrain.errors import ConfigError, EnvironmentProblem
 from progtrain.hardware.engine import Engine, Settings, check
 from progtrain.hardware.processes import Processes
+from progtrain.hardware.shards import check_shards
 from progtrain.hardware.zero import ZeroShards
 from progtrain.optimizers.entries import by_entries
 
@@ -34,10 +35,7 @@ class DeepSpeed:
 
     def __post_init__(self) -> None:
         check(self._settings(deterministic=False))
-        hint = "Gradients in shards are not scaled; bf16 needs no scaling."
-        require(self.precision != "fp16", "precision", self.precision, "fp32, tf32 or bf16", hint)
-        allowed, hint = "cpu or device", "On the device it must fit there whole, twice over."
-        require(self.grow_on in ("cpu", "device"), "grow_on", self.grow_on, allowed, hint)
+        check_shards(self.precision, self.grow_on)
         self._all()
 
     def processes(self) -> int:

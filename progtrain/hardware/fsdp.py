@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from progtrain.contracts import OptimizerRecipe
-from progtrain.errors import EnvironmentProblem, require
+from progtrain.errors import EnvironmentProblem
 from progtrain.hardware.engine import Engine, Settings, check
 from progtrain.hardware.processes import Processes
+from progtrain.hardware.shards import check_shards
 from progtrain.hardware.torch_shards import TorchShards
 
 
@@ -38,10 +39,7 @@ class FSDP:
 
     def __post_init__(self) -> None:
         check(self)
-        hint = "Gradients in shards are not scaled; bf16 needs no scaling."
-        require(self.precision != "fp16", "precision", self.precision, "fp32, tf32 or bf16", hint)
-        allowed, hint = "cpu or device", "On the device it must fit there whole, twice over."
-        require(self.grow_on in ("cpu", "device"), "grow_on", self.grow_on, allowed, hint)
+        check_shards(self.precision, self.grow_on)
         self._all()
 
     def processes(self) -> int:

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from progtrain.errors import require
+
 # by the network that is sharded: the same as plain modules on the meta device, and what lies flat
 _plain: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 _flat: WeakKeyDictionary[nn.Module, Mapping[str, nn.Parameter]] = WeakKeyDictionary()
@@ -57,6 +59,14 @@ class Shards(Protocol):
     def forget(self) -> None:
         """Hold nothing of the networks that were sharded so far: they are about to go."""
         ...
+
+
+def check_shards(precision: str, grow_on: str) -> None:
+    """Raise `SettingError` for what no kind of shards can do."""
+    hint = "Gradients in shards are not scaled; bf16 needs no scaling."
+    require(precision != "fp16", "precision", precision, "fp32, tf32 or bf16", hint)
+    allowed, hint = "cpu or device", "On the device it must fit there whole, twice over."
+    require(grow_on in ("cpu", "device"), "grow_on", grow_on, allowed, hint)
 
 
 def note(model: nn.Module, twin: nn.Module, flat: Mapping[str, nn.Parameter] | None = None) -> None:
