@@ -22,11 +22,12 @@ from progtrain.ahead.calls import as_replica, compile_all
 from progtrain.ahead.order import Like, Order, order
 from progtrain.boundary import grow
 from progtrain.curriculum.sight import begin
-from progtrain.errors import SettingError
+from progtrain.errors import GrowthError, SettingError
 from progtrain.growth.controls import Controls
 from progtrain.hardware.blocks import stand_in
 from progtrain.hardware.cpu import CPU
 from progtrain.hardware.ddp import DDP
+from progtrain.hardware.group import Group
 from progtrain.hardware.place import Place
 from progtrain.run import Phase, Run, Stage
 from progtrain.setup import Setup
@@ -298,6 +299,14 @@ def test_what_cannot_be_foreseen_is_told_and_the_run_goes_on(
     told = [note for note in done.spy.notes if note.startswith("nothing is compiled ahead")]
     assert len(told) == 2 and all("(it looks at)" in note for note in told)
     assert not beside.made
+
+
+def test_one_of_several_processes_looks_at_no_values_alone() -> None:
+    """Slopes are reduced over all: it would wait for ever."""
+    run, setup = assembled("growth=budget", "growth/choice=steepest", "warmup=none", *CNN)
+    setup.engine.group = Group(0, 2, 0)
+    with pytest.raises(GrowthError, match="all processes would have to look"):
+        order(run, setup)
 
 
 def test_a_policy_that_chooses_by_gradients_is_asked_what_it_would_choose_now(

@@ -127,7 +127,10 @@ def _coming(run: Run, setup: Setup) -> list[Found]:
     the network looks at values, by growing a copy."""
     try:
         return list(_upcoming(_empty(run, setup), setup, by_shape))
-    except (GrowthError, NotImplementedError, RuntimeError):
+    except (GrowthError, NotImplementedError, RuntimeError) as error:
+        if setup.engine.group.world > 1:
+            told = "values decide, and all processes would have to look at them"
+            raise GrowthError(told) from error
         model, events, memory = copy.deepcopy(run.model), list(run.events), dict(run.memory)
         ahead = replace(run, model=model, events=events, memory=memory)
         return list(_upcoming(ahead, setup, with_values))
