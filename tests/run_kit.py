@@ -56,6 +56,18 @@ TINY = (
 )
 
 
+def graphs_alone(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Around tests: graphs are made, and run as they are, so that no compiler takes its time."""
+    compile: Callable[..., Any] = torch.compile
+
+    def made(model: Any, *, mode: str, dynamic: bool) -> Any:
+        return compile(model, backend="eager", dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", made)
+    yield
+    torch.compiler.reset()
+
+
 def options(group: str) -> list[str]:
     """Every option of a group of `conf/`."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from run_kit import Spy, at_step, differing, parts, train
+from run_kit import Spy, at_step, differing, graphs_alone, parts, train
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -46,15 +46,7 @@ GPT = ("data=text", "data.length=8", "data.bytes=4000", "model=gpt", "model.widt
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """Graphs are made, and run as they are: no compiler takes its time."""
-    compile: Callable[..., Any] = torch.compile
-
-    def made(model: Any, *, mode: str, dynamic: bool) -> Any:
-        return compile(model, backend="eager", dynamic=dynamic)
-
-    monkeypatch.setattr(torch, "compile", made)
-    yield
-    torch.compiler.reset()
+    yield from graphs_alone(monkeypatch)
 
 
 def assembled(*overrides: str) -> tuple[Run, Setup]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from run_kit import parts, train
+from run_kit import graphs_alone, parts, train
 from torch import Tensor, nn
 
 from progtrain.errors import SettingError
@@ -30,15 +30,7 @@ WIDER = (*GROWING, "growth.stages.deeper=null")
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """Graphs are made, and run as they are: no compiler takes its time."""
-    compile: Callable[..., Any] = torch.compile
-
-    def made(model: Any, *, mode: str, dynamic: bool) -> Any:
-        return compile(model, backend="eager", dynamic=dynamic)
-
-    monkeypatch.setattr(torch, "compile", made)
-    yield
-    torch.compiler.reset()
+    yield from graphs_alone(monkeypatch)
 
 
 @pytest.mark.slow

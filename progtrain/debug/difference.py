@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 
 from progtrain.hardware.shards import local, stored
 from progtrain.machine import Machine
@@ -48,8 +47,6 @@ def difference(one: Machine, other: Machine, stepped: bool = True) -> str | None
 
 def tensors(machine: Machine) -> Iterator[tuple[tuple[str, str], Tensor]]:
     """Everything that two equal runs share, by kind and name; of shards those of this process."""
-    if isinstance(machine.run.model, FSDPModule):
-        machine.run.model.reshard()  # after an evaluation it still has what came together
     for key, tensor in _tensors(machine):
         yield key, local(tensor)
 
