@@ -73,7 +73,7 @@ def train_job(parts: Parts, directory: Path, held: RunLock | None = None) -> flo
         if parts.task == "plan":
             _foresee(parts, engine, batches, run, directory)
             return float("nan")
-        around = Around(directory, Anew(parts, batches, saved, directory))
+        around = Around(directory, Anew(parts, batches, saved, directory), group.first)
         reason = _trained(run, parts, engine, batches, saved, around, signals)
         if parts.report.page and group.first:
             leave(directory)
@@ -136,7 +136,7 @@ def _trained(
             with compiling_ahead(run, setup) as setup:
                 return parts.debug.drive(Machine(run, setup), around)
         except DivergedError as error:
-            raise diverged(directory, error) from error
+            raise diverged(directory, error, engine.group.first) from error
 
 
 def _be_patient(signals: Signals, group: Group) -> None:

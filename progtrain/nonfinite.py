@@ -158,7 +158,9 @@ def facts(run: Run, setup: Setup, taken: Taken) -> dict[str, Json]:
     )
     source = setup.batches.sets.train.source
     gradients = {n: p.grad for n, p in run.optimizer.parameters.items() if p.grad is not None}
-    bad: list[Json] = [n for n, grad in gradients.items() if bool(nonfinite([local(grad)]))]
+    mine = [n for n, grad in gradients.items() if bool(nonfinite([local(grad)]))]
+    of_all = setup.engine.group.gathered(mine)  # in shards, of one process perhaps
+    bad: list[Json] = [n for n in gradients if any(n in names for names in of_all)]
     past = [event for event in run.grown if event.moment.step <= taken.before.step]
     return {
         "step": taken.step,

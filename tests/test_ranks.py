@@ -20,10 +20,11 @@ from test_nonfinite import nan_in_the_data
 
 from progtrain import boundary, evaluation, job, steps
 from progtrain.debug import determinism
-from progtrain.errors import FoundError
+from progtrain.errors import DivergedError, FoundError
 from progtrain.evaluation import evaluate_network
 from progtrain.growth.schedule import Schedule
 from progtrain.hardware import replicas
+from progtrain.hardware.shards import local
 from progtrain.machine import Machine
 from progtrain.nonfinite import finite_weights
 from progtrain.run import Run, StopReason
@@ -322,9 +323,21 @@ def test_in_shards_a_step_is_withheld_without_waiting_for_the_device(
     assert len(told[0]["grown"]) == 2
 
 
-def twice(directory: Path, shards: bool, found: str) -> str:
-    """What is said of a run that is made twice; `found` is what rank 1 alone finds different."""
-    compared = determinism.compared
+def own_place(directory: Path) -> Path:
+    """A directory of this rank's own: what it stores there it would store beside rank 0."""
+    own = directory / os.environ["RANK"]
+    own.mkdir(parents=True)
+    return own
+
+
+def left(own: Path) -> list[str]:
+    return sorted(each.name for each in own.iterdir())
+
+
+def twice(directory: Path, shards: bool, found: str) -> tuple[str, list[str]]:
+    """What is said of a run that is made twice, and the files of this rank; `found` is what rank 1
+    alone finds different."""
+    compared, own = determinism.compared, own_place(directory)
 
     def seen(*given: Any) -> str:
         return found if os.environ["RANK"] == "1" else compared(*given)
@@ -332,18 +345,63 @@ def twice(directory: Path, shards: bool, found: str) -> str:
     settings = (*GROWN, "debug=determinism")
     with mock.patch.object(determinism, "compared", seen if found else compared):
         try:
-            trained(settings, directory, False, shards)
+            trained(settings, own, False, shards)
         except FoundError as error:
-            return str(error)
-    return (directory / "debug.txt").read_text()
+            return str(error), left(own)
+    told = own / "debug.txt"
+    return told.read_text() if told.exists() else "", left(own)
 
 
 @pytest.mark.parametrize("shards", [False, True], ids=["replicas", "shards"])
 def test_a_run_of_two_processes_is_held_against_itself(shards: bool, tmp_path: Path) -> None:
-    told = values(2, twice, tmp_path / "a", shards, "")
-    assert told[0] == told[1] and "20 steps and 2 growths are equal in every bit" in told[0]
-    assert "stored and resumed at step 10" in told[0]
-    assert values(2, twice, tmp_path / "b", shards, "no") == ["no", "no"]
+    (told, _), others = values(2, twice, tmp_path / "a", shards, "")
+    assert "20 steps and 2 growths are equal in every bit" in told
+    assert "stored and resumed at step 10" in told
+    assert others == ("", [])  # one process tells and stores
+    assert [text for text, _ in values(2, twice, tmp_path / "b", shards, "no")] == ["no", "no"]
+
+
+def profiled(directory: Path) -> list[str]:
+    settings = ("growth=none", *STEADY, "train.duration=10steps", "debug=profile", "debug.wait=2")
+    trained(settings, own := own_place(directory))
+    return left(own)
+
+
+def test_of_several_processes_one_stores_its_profile(tmp_path: Path) -> None:
+    first, other = values(2, profiled, tmp_path)
+    assert {"trace.json", "debug.txt"} <= set(first)
+    assert other == []
+
+
+def diverging(directory: Path) -> tuple[str, str, list[str]]:
+    """What is said of a gradient that is not finite in rank 1's shard alone, and what is kept."""
+    own, usual = own_place(directory), steps._withheld
+
+    def withheld(run: Run, *rest: Any) -> Any:
+        if os.environ["RANK"] == "1" and run.clock.step == 6:
+            part = local(run.optimizer.parameters["head.weight"].grad)
+            part.view(-1)[-1] = float("inf")
+        return usual(run, *rest)
+
+    with (
+        mock.patch.object(steps, "_withheld", withheld),
+        pytest.raises(DivergedError, match="A gradient is not finite at step 7") as caught,
+    ):
+        trained(("growth=none", *STEADY), own, shards=True)
+    assert caught.value.facts is not None
+    return (
+        str(caught.value.facts["gradients_not_finite"]),
+        str(caught.value.facts["batch"]),
+        left(own),
+    )
+
+
+def test_all_processes_tell_the_same_of_a_shard_that_diverged_and_one_stores_it(
+    tmp_path: Path,
+) -> None:
+    (bad, batch, files), (*same, none) = values(2, diverging, tmp_path)
+    assert bad == "['head.weight']" and [bad, batch] == same
+    assert "diverged.json" in files and none == []
 
 
 def finite(bad: bool) -> bool:

@@ -27,12 +27,13 @@ class Around:
 
     directory: Path  # of the run
     again: Again
+    first: bool = True  # whether this is the process that shows and stores
     lines: list[str] = field(default_factory=lambda: list[str]())  # said when the run is over
     problem: str = ""  # what has been found, where that is what the mode looks for
 
     def conclude(self, say: Callable[[str], None]) -> None:
         """Say and store (`debug.txt`) what has been seen; raises `FoundError`."""
-        if self.lines:
+        if self.lines and self.first:
             text = "\n".join(self.lines)
             say(text)
             (self.directory / "debug.txt").write_text(text + "\n", encoding="utf-8")

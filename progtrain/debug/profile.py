@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.profiler import ProfilerActivity, record_function, schedule
@@ -54,7 +53,7 @@ class Profile(NoDebug):
             window.after(coming)
             coming = following
         reason = machine.stop()
-        around.lines += window.told(around.directory / TRACE)
+        around.lines += window.told(around)
         return reason
 
 
@@ -109,8 +108,8 @@ class Window:
         self.profiler.stop()
         self.open = False
 
-    def told(self, trace: Path) -> list[str]:
-        """The table, and where the trace is; why there is none."""
+    def told(self, around: Around) -> list[str]:
+        """The table, and where the trace is; why there is none. Of several processes one stores."""
         if self.open:
             self._close()
         if self.profiler is None or self.until <= self.since:
@@ -118,7 +117,9 @@ class Window:
             return [
                 f"profile: nothing was recorded, as {what} after debug.wait={self.settings.wait}."
             ]
-        self.profiler.export_chrome_trace(str(trace))
+        trace = around.directory / TRACE
+        if around.first:
+            self.profiler.export_chrome_trace(str(trace))
         grown = f", growth of {', '.join(self.growths)}" if self.growths else ""
         on_gpu = self.machine.setup.engine.device.type == "cuda"
         return [
