@@ -25,6 +25,7 @@ _private: Any = torch
 _foreach_copy: Callable[[Sequence[Tensor], Sequence[Tensor]], None] = _private._foreach_copy_
 _find: Callable[[list[Tensor], Tensor, Tensor], None]
 _find = _private._amp_foreach_non_finite_check_and_unscale_
+_SMALL, _PIECE = 2**18, 2**22  # entries: of a tensor that is copied with others, and of all of them
 
 
 class Statistics:
@@ -37,10 +38,7 @@ class Statistics:
             for name, buffer in module.named_buffers(recurse=False)
             if name not in module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
         ]
-        dense = [buffer.view(-1) for buffer in moving if buffer.is_contiguous()]
-        kinds = dict.fromkeys((buffer.dtype, buffer.device) for buffer in dense)
-        self._pieces = [_Piece([b for b in dense if (b.dtype, b.device) == k]) for k in kinds]
-        self._pieces += [_Piece([buffer]) for buffer in moving if not buffer.is_contiguous()]
+        self._pieces = _pieces(moving)
 
     @staticmethod
     def of(model: nn.Module) -> Statistics:
@@ -48,8 +46,9 @@ class Statistics:
         known = _statistics.get(model)
         if known is None:
             known = _statistics[model] = Statistics(model)
-        for each in known._pieces:
-            each.keep()
+        else:
+            for each in known._pieces:
+                each.keep()
         return known
 
     def put_back(self, withheld: Withheld) -> None:
@@ -59,21 +58,46 @@ class Statistics:
 
 
 class _Piece:
-    """Buffers that a device is told about at once; alike in all but their length."""
+    """Tensors that a device is told about at once: one, or several of one dimension and type."""
 
-    def __init__(self, buffers: list[Tensor]) -> None:
-        self._buffers = buffers
-        self._lengths = [len(buffer) for buffer in buffers]
-        self._kept = torch.cat(buffers)
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        self._kept = tensors[0].clone() if len(tensors) == 1 else torch.cat(tensors)
 
     def keep(self) -> None:
-        torch.cat(self._buffers, out=self._kept)
+        if len(self._tensors) == 1:
+            self._kept.copy_(self._tensors[0])
+        else:
+            torch.cat(self._tensors, out=self._kept)
 
     def put_back(self, withheld: Withheld) -> None:
+        one, now = len(self._tensors) == 1, self._tensors[0]
         wanted = self._kept
         if isinstance(withheld, Tensor):
-            wanted = _chosen(withheld, wanted, torch.cat(self._buffers))
-        _foreach_copy(self._buffers, wanted.split(self._lengths))
+            wanted = torch.where(withheld > 0, wanted, now if one else torch.cat(self._tensors))
+        if one:
+            now.copy_(wanted)
+        else:
+            _foreach_copy(self._tensors, wanted.split([len(each) for each in self._tensors]))
+
+
+def _pieces(tensors: Sequence[Tensor]) -> list[_Piece]:
+    """The small ones together, as launching costs more than copying them; each large one alone."""
+    pieces: list[list[Tensor]] = []
+    filling: dict[object, tuple[list[Tensor], int]] = {}  # by kind: a piece, and its entries
+    for tensor in tensors:
+        count = tensor.numel()
+        if count > _SMALL or not tensor.is_contiguous():
+            pieces.append([tensor])
+            continue
+        kind = tensor.dtype, tensor.device
+        piece, held = filling.get(kind, ([], _PIECE))
+        if held + count > _PIECE:
+            piece, held = list[Tensor](), 0
+            pieces.append(piece)
+        piece.append(tensor.view(-1))
+        filling[kind] = piece, held + count
+    return [_Piece(piece) for piece in pieces]
 
 
 _statistics: WeakKeyDictionary[nn.Module, Statistics] = WeakKeyDictionary()
@@ -141,12 +165,9 @@ def undone_where(withheld: Withheld, tensors: Sequence[Tensor]) -> Generator[Non
         assert not withheld
         yield
         return
-    before = [tensor.clone() for tensor in tensors]
+    with torch.no_grad():
+        pieces = _pieces(tensors)
     yield
     with torch.no_grad():
-        for tensor, kept in zip(tensors, before, strict=True):
-            tensor.copy_(_chosen(withheld, kept, tensor))
-
-
-def _chosen(withheld: Tensor, kept: Tensor, now: Tensor) -> Tensor:
-    return torch.where(withheld > 0, kept, now)
+        for piece in pieces:
+            piece.put_back(withheld)

@@ -14,13 +14,14 @@ import pytest
 import torch
 from run_kit import Finished, Spy, branch, differences, digest, parts, resume, train
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from progtrain import steps
+from progtrain import steps, withheld
 from progtrain.errors import DivergedError, SettingError
 from progtrain.nonfinite import ROLLBACKS, ROW, SKIPPED
 from progtrain.run import Run
 from progtrain.settings import Checkpoints, Nonfinite
-from progtrain.withheld import Statistics, nonfinite, step_unless
+from progtrain.withheld import Statistics, nonfinite, step_unless, undone_where
 
 NORMED = ("growth=none", "model=cnn", "model.width=4", "train.ema=0.9")
 GROWN = (
@@ -321,6 +322,59 @@ def test_a_masked_step_changes_nothing_and_the_next_one_is_whole(kind: str) -> N
         if not flag:
             step(other, second, 0.0, number)
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def several() -> list[Tensor]:
+    """Small and large, of several types, transposed, with one number, with none."""
+    given = [torch.arange(n * 1.0) + 1 for n in (3, 9, 2, 4, 1, 4, 0)]
+    return [
+        *given,
+        torch.ones(()),
+        torch.arange(6.0).view(2, 3).t(),
+        given[0].double(),
+        torch.ones(5),
+    ]
+
+
+@pytest.mark.parametrize("flag", [0.0, 1.0])
+def test_tensors_of_any_kind_are_put_back_together(
+    flag: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withheld, "_SMALL", 5)
+    monkeypatch.setattr(withheld, "_PIECE", 8)
+    tensors = several()
+    with undone_where(torch.tensor(flag), tensors):
+        for each in tensors:
+            each.mul_(NAN)
+    for now, before in zip(tensors, several(), strict=True):
+        assert torch.equal(now, before) if flag else bool(now.isnan().all())
+
+
+class Operations(TorchDispatchMode):
+    """Counts what would be launched on a device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func not in (torch.ops.aten.view.default, torch.ops.aten.detach.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_masked_step_of_many_small_tensors_takes_few_operations_more_than_of_one() -> None:
+    counts: list[int] = []
+    for many in (1, 41):
+        weights = [torch.ones(4, requires_grad=True) for _ in range(many)]
+        optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, foreach=True)
+        for weight in weights:
+            weight.grad = torch.ones(4)
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer.step()
+        with Operations() as plain:
+            optimizer.step()
+        with Operations() as masked:
+            step_unless(optimizer, torch.tensor(0.0))
+        counts.append(masked.count - plain.count)
+    assert counts[1] <= counts[0] + 4
 
 
 @pytest.mark.parametrize("withheld", [False, True, torch.tensor(0.0), torch.tensor(1.0)])
