@@ -407,6 +407,8 @@ def test_settings_are_flat_and_masked() -> None:
 
 # the real command
 
+LONG = 240  # seconds: a run beside three trackers takes 20, on a busy machine some times as long
+
 
 def command(directory: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     tiny = ["data=synthetic", "data.samples=65", "data.shape=[1,4,4]", "model=mlp",
@@ -433,9 +435,9 @@ def test_a_signal_ends_a_run_with_its_code_beside_trackers(
         time.sleep(0.1)
     process.send_signal(number)
     begun = time.monotonic()
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=LONG)
     assert process.returncode == code, stderr
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60  # seconds where the machine is busy
     assert remote(tmp_path / "a")[0].info.status == "KILLED"
     assert not list((tmp_path / "home").rglob("*")), "written outside of the run"
 
@@ -444,7 +446,7 @@ def test_a_signal_ends_a_run_with_its_code_beside_trackers(
 def test_a_run_that_diverges_ends_with_its_code_beside_trackers(tmp_path: Path) -> None:
     process = command(tmp_path / "a", "logger=[tensorboard,mlflow,wandb]", "optimizer=sgd",
                       "optimizer.lr=9e5", "train.duration=50steps")  # fmt: skip
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=LONG)
     assert process.returncode == 3, stderr
     assert remote(tmp_path / "a")[0].info.status == "FAILED"
 
@@ -454,10 +456,10 @@ def test_a_store_that_does_not_answer_costs_seconds_and_no_run(tmp_path: Path) -
     begun = time.monotonic()
     process = command(tmp_path / "a", "logger=mlflow", "logger.mlflow.uri=http://127.0.0.1:9",
                       "train.duration=24steps")  # fmt: skip
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=LONG)
     assert process.returncode == 0, stderr
     assert stdout.count("logger mlflow has failed and is told nothing more") == 1
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 120  # to try as often as MLflow would takes longer
     assert json.loads((tmp_path / "a" / "result.json").read_text())["status"] == "done"
 
 
