@@ -72,7 +72,7 @@ def by_hand(setup: Setup, seconds: Callable[[], float]) -> Callable[[int], float
             position += size
             x, y = data.normalise(data.train.x[index]), data.train.y[index]
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(model(x), y).backward()
+            F.cross_entropy(model(x).flatten(0, -2), y.flatten()).backward()
             optimizer.step()
             scheduler.step()
         return seconds() - begun

@@ -146,3 +146,13 @@ def test_flops_of_an_arm_are_those_of_its_steps_and_of_its_growths() -> None:
     first = 64 * 64  # no gradient of the input is computed
     assert scratch == (10 * 64 * 2 * (3 * macs[0] - first), 0.0)
     assert grown[0] < scratch[0] and grown[1] > 0
+
+
+def test_a_step_of_a_grown_network_launches_hardly_more_than_a_loop_by_hand(
+    one_thread: None,  # noqa: F811
+) -> None:
+    found = importlib.import_module("launches").row("cnn", "train.ema=0.9")
+    assert found["by hand"] > 50  # forward, backward, optimizer
+    assert found["from scratch"] <= 1.6 * found["by hand"]
+    assert found["grown"] <= 2 * found["by hand"]  # once it was 9 times as many
+    assert found["grown"] < found["ramp"] <= 2.4 * found["by hand"]
