@@ -27,6 +27,7 @@ from progtrain.growth.payoff import unpaid
 from progtrain.growth.rollback import undo
 from progtrain.growth.together import together
 from progtrain.growth.transaction import transact
+from progtrain.hardware.engine import Engine
 from progtrain.hardware.shards import whole
 from progtrain.memory import room_to_grow
 from progtrain.monitors.measurer import measured, remember
@@ -67,6 +68,12 @@ def look(run: Run, setup: Setup, loss: Tensor) -> None:
     setup.reporter.observed(run, replace(observation, metrics={**metrics, **numbers}))
     _recover(run, setup)
     refuse(run, setup, metrics)
+    run.optimizer.settle(partial(_largest, setup.engine))
+
+
+def _largest(engine: Engine, numbers: Tensor) -> Tensor:
+    """Over all processes that hold shards."""
+    return numbers if engine.shards is None else engine.group.reduced(numbers, "max")
 
 
 def evaluated(run: Run, setup: Setup, split: Split, prefix: str) -> dict[str, float]:

@@ -131,8 +131,13 @@ def reading_is_free(flag: Tensor) -> bool:
 def step_unless(optimizer: torch.optim.Optimizer, withheld: Tensor) -> None:
     """One step of `optimizer`, of which nothing stays where `withheld` is 1.
 
-    Waits for the device only where an optimizer begins its state, or counts on the CPU.
+    Waits for the device only where an optimizer begins its state, or counts on the CPU. One that
+    has a method of this name does it by itself.
     """
+    own: Callable[[Tensor], None] | None = getattr(optimizer, "step_unless", None)
+    if own is not None:
+        own(withheld)
+        return
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         told: object = optimizer
         told.found_inf = withheld  # type: ignore[attr-defined]
@@ -150,7 +155,7 @@ def step_unless(optimizer: torch.optim.Optimizer, withheld: Tensor) -> None:
             optimizer.step()
         return
     tensors = [t for state in states if state for t in state.values() if isinstance(t, Tensor)]
-    with undone_where(withheld, [local(t.detach()) for t in (*stepping, *tensors)]):
+    with undone_where(withheld, [*stepping, *tensors]):
         optimizer.step()
 
 
@@ -166,7 +171,7 @@ def undone_where(withheld: Withheld, tensors: Sequence[Tensor]) -> Generator[Non
         yield
         return
     with torch.no_grad():
-        pieces = _pieces(tensors)
+        pieces = _pieces([local(tensor.detach()) for tensor in tensors])
     yield
     with torch.no_grad():
         for piece in pieces:

@@ -42,8 +42,9 @@ from progtrain.hardware import deepspeed
 from progtrain.hardware.deepspeed import DeepSpeed
 from progtrain.hardware.shards import learners, whole
 from progtrain.hardware.zero import ZeroShards, loaded
-from progtrain.optimizers.adamw import AdamW, SlicedAdamW
+from progtrain.optimizers.adamw import AdamW
 from progtrain.optimizers.entries import by_entries
+from progtrain.optimizers.sliced_adamw import SlicedAdamW
 from progtrain.optimizers.torch_optimizer import TorchOptimizer, names
 
 ROOT = Path(__file__).parent.parent

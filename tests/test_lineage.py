@@ -36,8 +36,9 @@ from progtrain.growth.widen_space import Part, Role, WidenSpace
 from progtrain.machine import Machine
 from progtrain.optimizer_states.asymmetric import AsymmetricState
 from progtrain.optimizer_states.zero import ZeroState
-from progtrain.optimizers.adamw import AdamW, SlicedAdamW
+from progtrain.optimizers.adamw import AdamW
 from progtrain.optimizers.group import OptimizerSet
+from progtrain.optimizers.sliced_adamw import SlicedAdamW
 from progtrain.run import Event
 from progtrain.warmups.zero_init import ZeroInit
 

@@ -323,6 +323,19 @@ def test_in_shards_a_step_is_withheld_without_waiting_for_the_device(
     assert len(told[0]["grown"]) == 2
 
 
+@pytest.mark.parametrize(("beta", "counted"), [(0.3, True), (0.1, False)])  # 13 and 7 steps
+def test_in_shards_counts_go_when_the_youngest_entries_of_all_are_old(
+    beta: float, counted: bool, tmp_path: Path
+) -> None:
+    """The last growth is 8 steps past, so that rank 0 with old rows alone would let them go."""
+    settings = (*GROWN, "optimizer=adamw", f"optimizer.beta1={beta}", f"optimizer.beta2={beta}")
+    one = trained(settings, tmp_path / "one")
+    told = values(2, trained, settings, tmp_path / "two", False, True)
+    alike(told)
+    for found in (one, *told):
+        assert any("ones1" in name for name in found["digest"]) is counted
+
+
 def own_place(directory: Path) -> Path:
     """A directory of this rank's own: what it stores there it would store beside rank 0."""
     own = directory / os.environ["RANK"]

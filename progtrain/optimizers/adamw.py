@@ -2,13 +2,15 @@
 
 torch keeps one step count a tensor. Entries that join later have empty moments under an old count:
 with β₂ = 0.999 their first update would be 3.2 × the learning rate. Tensors that have grown are
-therefore stepped by `SlicedAdamW`, which counts for every entry.
+therefore stepped by `SlicedAdamW`, which counts for every entry, until all have been counted long
+enough (optimizers/sliced_adamw.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import torch
@@ -16,53 +18,7 @@ from torch import Tensor, nn
 
 from progtrain.errors import require
 from progtrain.optimizers.group import NOTHING, OptimizerSet, State, own, split_decay
-
-_AVERAGES = ("exp_avg", "exp_avg_sq", "ones1", "ones2")
-_torch: Any = torch  # which has no public names for operations on many tensors at once
-
-
-class SlicedAdamW(torch.optim.Optimizer):
-    """AdamW with the bias correction kept for every entry.
-
-    Adam divides the moving averages of g and g² by 1 − β^t. That divisor is itself the moving
-    average of ones, so it is kept as one: `ones1`, `ones2`, tensors of the parameter's shape. A
-    new entry starts all four averages at 0 and is then exactly an entry of a new AdamW.
-    """
-
-    def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float], eps: float):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            stepping = [p for p in group["params"] if p.grad is not None]
-            for kind in dict.fromkeys((p.dtype, p.device) for p in stepping):
-                self._step(group, [p for p in stepping if (p.dtype, p.device) == kind])
-
-    def _step(self, group: dict[str, Any], stepping: list[nn.Parameter]) -> None:
-        """All tensors at once, as many small ones are a matter of launches."""
-        (beta1, beta2), lr = group["betas"], group["lr"]
-        grads, states = [p.grad for p in stepping], [self._state(p) for p in stepping]
-        first, second, ones1, ones2 = ([state[key] for state in states] for key in _AVERAGES)
-        _torch._foreach_lerp_(first, grads, 1 - beta1)
-        _torch._foreach_mul_(second, beta2)
-        _torch._foreach_addcmul_(second, grads, grads, value=1 - beta2)
-        for ones, beta in ((ones1, beta1), (ones2, beta2)):
-            _torch._foreach_mul_(ones, beta)
-            _torch._foreach_add_(ones, 1 - beta)
-        divisors = _torch._foreach_div(second, ones2)
-        _torch._foreach_sqrt_(divisors)
-        _torch._foreach_add_(divisors, group["eps"])
-        _torch._foreach_mul_(divisors, ones1)
-        _torch._foreach_mul_(stepping, 1 - lr * group["weight_decay"])
-        _torch._foreach_addcdiv_(stepping, first, divisors, value=-lr)
-
-    def _state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        state = self.state[parameter]
-        if not state:
-            for key in _AVERAGES:
-                state[key] = torch.zeros_like(parameter)
-        return state
+from progtrain.optimizers.sliced_adamw import SlicedAdamW
 
 
 @dataclass(frozen=True)
@@ -110,10 +66,10 @@ class AdamW:
         return tuple(made)
 
     def per_entry(self, name: str, parameter: nn.Parameter, state: State) -> State:
-        """torch's scalar step count t as 1 − β^t in every entry."""
-        if "step" not in state:
+        """torch's scalar step count t as 1 − β^t in every entry; 1 where counts were let go."""
+        if not state or "ones1" in state:
             return state
-        step = float(state["step"])
+        step = float(state.get("step", inf))
         kept = {key: value for key, value in state.items() if key != "step"}
         ones1 = torch.full_like(parameter, 1 - self.beta1**step, requires_grad=False)
         ones2 = torch.full_like(parameter, 1 - self.beta2**step, requires_grad=False)

@@ -7,7 +7,7 @@ built.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from progtrain.errors import ConfigError, did_you_mean, require
 from progtrain.growth.tensors import matching
+from progtrain.optimizers.sliced_adamw import SlicedAdamW
 
 _NAMED = 8  # parameters in a message
 
@@ -124,6 +125,15 @@ class OptimizerSet:
     def step(self) -> None:
         for optimizer in self.optimizers:
             optimizer.step()
+
+    def settle(self, largest: Callable[[Tensor], Tensor]) -> None:
+        """Let go what differs no more between the entries of a tensor (optimizers/sliced_adamw.py).
+
+        `largest` is over all processes that hold parts of the tensors. Waits for the device.
+        """
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, SlicedAdamW):
+                optimizer.settle(largest)
 
     def over(self, parts: Mapping[str, nn.Parameter]) -> OptimizerSet:
         """The same groups of `parts`, which stand for the parameters by name; state that an
