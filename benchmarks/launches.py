@@ -6,7 +6,7 @@ Where a step is a matter of launches, as on a GPU with a small network, its time
 They are counted on a CPU by torch's dispatcher, in a step that is made as on a GPU: AdamW is the
 fused one, and whether a number is not finite is left on the device. Views launch nothing and are
 not counted. A network grows in depth and then in width; `from scratch` and `by hand` train the
-full one.
+full one. Long after a growth AdamW counts no more for each entry (optimizers/sliced_adamw.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GROWN = (
     "growth=schedule", "growth.stages.deeper.at=4steps", "growth.stages.wider.at=12steps",
     "warmup=cosine_ramp", "warmup.length=4steps",
 )  # fmt: skip
-SEEN = {"ramp": 14, "grown": 20}  # the step, after some of its kind
+SEEN = {"ramp": 14, "grown": 20, "grown long ago": 24}  # the step, after some of its kind
 
 
 class Operations(TorchDispatchMode):
@@ -79,6 +79,8 @@ def of_steps(parts: Parts) -> dict[int, int]:
             done, coming = coming, next(moves)
         if done is State.STEP:
             counts[run.clock.step] = operations.count
+        if run.clock.step == SEEN["grown"]:
+            run.optimizer.settle(torch.zeros_like)  # as if its entries were old enough
     assert run.params == run.full_params
     return counts
 
