@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from run_kit import Spy, branch, differences, parts, resume, train
 from torch import Tensor, nn
@@ -138,6 +139,25 @@ def test_rounding_never_keeps_counts_from_being_let_go() -> None:
             state["ones2"].mul_(beta).add_(1 - beta)
         sliced.settle(itself)
         assert "ones2" not in state, beta
+
+
+@pytest.mark.parametrize("of_gradient", [torch.contiguous_format, torch.channels_last])
+def test_tensors_that_lie_otherwise_in_memory_take_the_same_steps(
+    of_gradient: torch.memory_format,
+) -> None:
+    """Fused kernels go through the memory of all of them alike."""
+    torch.manual_seed(0)
+    values, moments = torch.randn(4, 3, 2, 2), torch.rand(4, 3, 2, 2)
+    found: list[Tensor] = []
+    for form in (torch.contiguous_format, torch.channels_last):
+        weight = nn.Parameter(values.clone(memory_format=form))
+        made = RECIPE.build({"weight": weight}, frozenset({"weight"}))
+        made.load("weight", {"exp_avg": moments.clone(), "exp_avg_sq": moments.clone()})
+        for _ in range(3):
+            weight.grad = values.clone(memory_format=of_gradient)
+            made.step()
+        found.append(weight.detach())
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
 
 
 def counted(run: Run) -> int:

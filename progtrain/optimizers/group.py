@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from progtrain.errors import ConfigError, did_you_mean, require
 from progtrain.growth.tensors import matching
-from progtrain.optimizers.sliced_adamw import SlicedAdamW
+from progtrain.optimizers.sliced_adamw import SlicedAdamW, in_order_of
 
 _NAMED = 8  # parameters in a message
 
@@ -159,6 +159,7 @@ class OptimizerSet:
         parameter = self.parameters[name]
         for key, tensor in state.items():
             assert tensor.ndim == 0 or tensor.shape == parameter.shape, (name, key, tensor.shape)
+        state = {k: in_order_of(parameter, t) if t.ndim else t for k, t in state.items()}
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 if any(parameter is p for p in group["params"]):

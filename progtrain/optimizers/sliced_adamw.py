@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from progtrain.hardware.shards import local
 from progtrain.withheld import Withheld, undone_where
@@ -129,11 +130,12 @@ def _fused(
 ) -> None:
     """torch's kernel, of a step so late that it corrects nothing."""
     parts = [local(p.detach()) for p in stepping]
+    grads = [local(p.grad) for p in stepping if p.grad is not None]
     late = torch.full((), _LATE, dtype=torch.float32, device=parts[0].device)
     beta1, beta2 = group["betas"]
     _torch._fused_adamw_(
         parts,
-        [local(p.grad) for p in stepping if p.grad is not None],
+        [in_order_of(part, grad) for part, grad in zip(parts, grads, strict=True)],
         *([local(state[key]) for state in states] for key in _MOMENTS),
         [],
         [late] * len(parts),
@@ -147,3 +149,11 @@ def _fused(
         grad_scale=None,
         found_inf=withheld if isinstance(withheld, Tensor) else None,
     )
+
+
+def in_order_of(like: Tensor, tensor: Tensor) -> Tensor:
+    """`tensor` of the same shape, as `like` lies in memory: fused kernels take that for granted."""
+    if isinstance(tensor, DTensor) or tensor.stride() == like.stride():
+        return tensor
+    place = torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device)
+    return place.copy_(tensor)
