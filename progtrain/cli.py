@@ -34,6 +34,7 @@ from progtrain.command_line import (
 )
 from progtrain.command_line.argv import Command, Mode, key_of, read
 from progtrain.command_line.check import Plan, check, hydra_problems, plan
+from progtrain.command_line.leaving import leave
 from progtrain.command_line.session import VERSION_BASE, conf_directory, given, opened
 from progtrain.errors import ConfigError, ProgtrainError, SettingError, report
 from progtrain.signals import WANTED, Ended, ending
@@ -46,7 +47,7 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
         if launched.several():
-            launched.leave(code)
+            leave(code)
         sys.exit(code)
     except BrokenPipeError:  # `progtrain --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

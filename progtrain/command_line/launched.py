@@ -150,12 +150,3 @@ def _telling(outcome: Outcome, own: Place) -> int:
 def _gone(store: Any, own: Place, code: int) -> int:
     store.set(f"{_GONE}/{own.rank}", "")
     return code
-
-
-def leave(code: int) -> None:
-    """End a process of several without what else an interpreter does at its end, where gloo's
-    threads may abort it."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)

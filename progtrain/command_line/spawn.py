@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from progtrain.checkpoint.lock import RunLock, acquire
+from progtrain.command_line.leaving import leave
 from progtrain.command_line.ranks import Outcome, Work, attempt
 from progtrain.command_line.supervision import Supervised, supervise
 from progtrain.signals import WANTED, ending
@@ -164,8 +165,7 @@ def _end(ranks: list[Supervised]) -> None:
 
 
 def _rank(work: Work, seat: _Seat, lock: RunLock, pipe: Connection) -> None:
-    """The life of one process. It ends without what else an interpreter does at its end, where
-    gloo's threads may abort it."""
+    """The life of one process."""
     os.environ.update(seat.environment)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if seat.rank:
@@ -177,10 +177,7 @@ def _rank(work: Work, seat: _Seat, lock: RunLock, pipe: Connection) -> None:
     pipe.send_bytes(_packed(outcome))
     for child in active_children():
         child.terminate()
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(0)
+    leave(0)
 
 
 def _work(work: Work, seat: _Seat, lock: RunLock) -> float:
